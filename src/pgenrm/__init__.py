@@ -1,0 +1,1 @@
+"""Personalised generative reward models: judge responses for one user, with reasons."""

@@ -1,0 +1,1 @@
+"""Engines write completions for chat prompts; see `protocol` for the contract."""
