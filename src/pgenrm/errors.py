@@ -2,7 +2,7 @@
 
 PgenrmError
 ├── InputError          a file, a row or an option of the user's is wrong (also a ValueError)
-│   └── RowError        ... at a known place: file, line
+│   └── RowError        ... at a known place, e.g. prism.jsonl:412
 ├── FormatError         a text is not a readable evaluation chain (also a ValueError)
 ├── TemplateError       a prompt template cannot be read or rendered
 ├── PromptTooLongError  the parts of a prompt that must stay do not fit the context window
@@ -22,12 +22,16 @@ class InputError(PgenrmError, ValueError):
 
 
 class RowError(InputError):
-    """A row of a file is wrong."""
+    """A row of a file is wrong.
 
-    def __init__(self, file: str, line: int, reason: str) -> None:
-        super().__init__(f"{file}:{line}: {reason}")
-        self.file = file
-        self.line = line
+    Attributes:
+        place: `file:line`, or `file[i]` for item i of a JSON array.
+        reason: what is wrong and what to do.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place = place
         self.reason = reason
 
 

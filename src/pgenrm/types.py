@@ -73,6 +73,10 @@ def _some_text(text: str) -> str:
     return text
 
 
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _texts(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -91,6 +95,7 @@ Context = Annotated[
 ]
 ResponseText = Annotated[str, BeforeValidator(_text)]
 NonEmpty = Annotated[str, AfterValidator(_some_text)]
+Id = Annotated[NonEmpty, BeforeValidator(_number_as_text)]
 
 
 def _rename(data: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class Preference(Value):
 class User(Value):
     """Whoever the judgment is for: past choices and explicit signals, all optional but the id."""
 
-    id: NonEmpty
+    id: Id
     history: tuple[Preference, ...] = ()
     criteria: Annotated[tuple[NonEmpty, ...], BeforeValidator(_texts)] = ()
     """Stated criteria, in the user's words."""
@@ -152,7 +157,7 @@ class Comparison(Value):
 
     model_config = ConfigDict(extra="ignore")
 
-    id: NonEmpty
+    id: Id
     user: User
     context: Context
     responses: Annotated[tuple[ResponseText, ...], Field(min_length=1)]
@@ -360,7 +365,7 @@ class JudgedChain(Value):
     order: tuple[int, ...]
     """Presentation order: position p showed response `order[p]`."""
     chain: EvaluationChain
-    scores: tuple[float | None, ...]
+    scores: tuple[float, ...]
     """[n_responses], by response (not by position)."""
     finish_reason: FinishReason = FinishReason.STOP
     n_tokens: int = 0
@@ -388,7 +393,7 @@ class Judgment(Value):
     id: str
     user_id: str
     scores: tuple[float | None, ...]
-    """[n_responses]; mean over the chains that scored all responses; None when none did."""
+    """[n_responses]; mean over all readable chains; None when there are none."""
     standard_errors: tuple[float | None, ...]
     """[n_responses]; of the means over chains; None with fewer than two chains."""
     choice: int | None
@@ -401,8 +406,8 @@ class Judgment(Value):
     """How sure it is, in [0.5, 1], that more chains of the same kind would not change the choice.
     Sampling confidence, not calibrated against users."""
     order_consistency: float | None
-    """Share of chains, over the presentation orders, that agree with the pooled choice; None when
-    there is no choice or only one order was shown."""
+    """Share of the presentation orders whose own chains, pooled, make the same choice; None when
+    there is no choice or fewer than two orders were scored."""
     chains: tuple[JudgedChain, ...]
     failures: tuple[FailedChain, ...]
     n_prompt_tokens: int

@@ -1,0 +1,128 @@
+"""From outcomes to an accuracy that hides nothing: coverage, ties, an interval over users."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import bootstrap
+
+from pgenrm.seeding import rng
+from pgenrm.types import Outcome, Value
+
+N_RESAMPLES = 9999
+MAX_CELLS = 4_000_000
+"""Resampled values held at once, which bounds the bootstrap's memory to about 100 MB."""
+
+
+class Accuracy(Value):
+    """Counts of the four outcomes and what follows from them. Shares are in [0, 1]."""
+
+    n: int
+    n_users: int
+    correct: int
+    wrong: int
+    tie: int
+    unscored: int
+    accuracy: float
+    """Headline: correct / n. Ties and unscored comparisons count as wrong."""
+    interval: tuple[float, float] | None
+    """95 % bootstrap interval, resampling users; None with fewer than two users."""
+    coverage: float
+    """Share of comparisons that were scored at all."""
+    decided_accuracy: float | None
+    """correct / (correct + wrong), the convention of the released P-GenRM script."""
+
+
+class OutcomeCounts:
+    """Collects outcomes user by user; memory grows with the number of users only."""
+
+    def __init__(self) -> None:
+        self._by_user: dict[str, Counter[Outcome]] = {}
+
+    def add(self, user_id: str, outcome: Outcome) -> None:
+        """Count one labelled comparison."""
+        self._by_user.setdefault(user_id, Counter())[outcome] += 1
+
+    def __len__(self) -> int:
+        return len(self._by_user)
+
+    def accuracy(self, seed: int = 0) -> Accuracy:
+        """Sum up.
+
+        Raises:
+            ValueError: no outcome was added.
+        """
+        return _accuracy(self._by_user, seed)
+
+
+def accuracy(outcomes: Iterable[tuple[str, Outcome]], seed: int = 0) -> Accuracy:
+    """Sum up (user id, outcome) pairs.
+
+    >>> accuracy([("a", Outcome.CORRECT), ("a", Outcome.TIE)]).accuracy
+    0.5
+    """
+    counts = OutcomeCounts()
+    for user_id, outcome in outcomes:
+        counts.add(user_id, outcome)
+    return counts.accuracy(seed)
+
+
+def _accuracy(by_user: Mapping[str, Counter[Outcome]], seed: int) -> Accuracy:
+    if not by_user:
+        raise ValueError("no labelled comparison to sum up")
+    total = sum(by_user.values(), Counter[Outcome]())
+    n = total.total()
+    correct, wrong = total[Outcome.CORRECT], total[Outcome.WRONG]
+    return Accuracy(
+        n=n,
+        n_users=len(by_user),
+        correct=correct,
+        wrong=wrong,
+        tie=total[Outcome.TIE],
+        unscored=total[Outcome.UNSCORED],
+        accuracy=correct / n,
+        interval=clustered_interval(
+            [c[Outcome.CORRECT] for c in by_user.values()],
+            [c.total() for c in by_user.values()],
+            seed,
+        ),
+        coverage=1 - total[Outcome.UNSCORED] / n,
+        decided_accuracy=correct / (correct + wrong) if correct + wrong else None,
+    )
+
+
+def clustered_interval(
+    sums: Sequence[float] | ArrayLike, counts: Sequence[float] | ArrayLike, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 95 % bootstrap interval of a mean whose observations come in clusters.
+
+    Args:
+        sums: [n_clusters] sum of the observations of each cluster.
+        counts: [n_clusters] how many observations each cluster has.
+        seed: of the resampling.
+
+    Returns:
+        (low, high), or None with fewer than two clusters.
+    """
+    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    if len(sums) < 2:
+        return None
+
+    def ratio(
+        s: NDArray[np.float64], c: NDArray[np.float64], axis: int = -1
+    ) -> NDArray[np.float64]:
+        return np.asarray(s.sum(axis=axis) / c.sum(axis=axis))
+
+    result = bootstrap(
+        (sums, counts),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=N_RESAMPLES,
+        batch=max(1, MAX_CELLS // len(sums)),
+        method="percentile",
+        rng=rng("bootstrap", seed),
+    )
+    low, high = result.confidence_interval
+    return float(low), float(high)
