@@ -34,43 +34,45 @@ class Accuracy(Value):
     """correct / (correct + wrong), the convention of the released P-GenRM script."""
 
 
-class OutcomeCounts:
-    """Collects outcomes user by user; memory grows with the number of users only."""
+class Tally:
+    """Counts judgments as they come; memory grows with the number of users only."""
 
     def __init__(self) -> None:
+        self.n_judged = 0
+        self.n_unscored = 0
         self._by_user: dict[str, Counter[Outcome]] = {}
 
-    def add(self, user_id: str, outcome: Outcome) -> None:
-        """Count one labelled comparison."""
-        self._by_user.setdefault(user_id, Counter())[outcome] += 1
+    def add(self, user_id: str, outcome: Outcome | None, *, is_scored: bool = True) -> None:
+        """Count one judgment; `outcome` is None where there is no label."""
+        self.n_judged += 1
+        self.n_unscored += not is_scored
+        if outcome is not None:
+            self._by_user.setdefault(user_id, Counter())[outcome] += 1
 
-    def __len__(self) -> int:
-        return len(self._by_user)
-
-    def accuracy(self, seed: int = 0) -> Accuracy:
-        """Sum up.
-
-        Raises:
-            ValueError: no outcome was added.
-        """
-        return _accuracy(self._by_user, seed)
+    def accuracy(self, seed: int = 0) -> Accuracy | None:
+        """Sum up the labelled judgments; None when there are none."""
+        return _accuracy(self._by_user, seed) if self._by_user else None
 
 
 def accuracy(outcomes: Iterable[tuple[str, Outcome]], seed: int = 0) -> Accuracy:
     """Sum up (user id, outcome) pairs.
 
+    Raises:
+        ValueError: there is none.
+
     >>> accuracy([("a", Outcome.CORRECT), ("a", Outcome.TIE)]).accuracy
     0.5
     """
-    counts = OutcomeCounts()
+    tally = Tally()
     for user_id, outcome in outcomes:
-        counts.add(user_id, outcome)
-    return counts.accuracy(seed)
+        tally.add(user_id, outcome)
+    result = tally.accuracy(seed)
+    if result is None:
+        raise ValueError("no labelled comparison to sum up")
+    return result
 
 
 def _accuracy(by_user: Mapping[str, Counter[Outcome]], seed: int) -> Accuracy:
-    if not by_user:
-        raise ValueError("no labelled comparison to sum up")
     total = sum(by_user.values(), Counter[Outcome]())
     n = total.total()
     correct, wrong = total[Outcome.CORRECT], total[Outcome.WRONG]

@@ -275,15 +275,16 @@ def _outcome(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcom
 def _column_means(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
     if len(scores) == 0:
         return (None,) * scores.shape[1]
-    return tuple(map(float, scores.mean(axis=0).round(6)))
+    means: NDArray[np.float64] = scores.mean(axis=0).round(6)
+    return tuple(float(mean) for mean in means)
 
 
 def _standard_errors(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
     n_chains, n_responses = scores.shape
     if n_chains < 2:
         return (None,) * n_responses
-    errors = scores.std(axis=0, ddof=1) / np.sqrt(n_chains)
-    return tuple(map(float, errors.round(6)))
+    errors: NDArray[np.float64] = scores.std(axis=0, ddof=1) / np.sqrt(n_chains)
+    return tuple(float(error) for error in errors.round(6))
 
 
 def _confidence(scores: NDArray[np.float64], choice: int | None) -> float | None:

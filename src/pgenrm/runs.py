@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from pgenrm.accuracy import Tally
 from pgenrm.errors import InputError, RowError
 from pgenrm.rows import explain
 from pgenrm.seeding import derive_seed
-from pgenrm.types import Comparison, Judgment
+from pgenrm.types import Comparison, Judgment, Outcome
 
 Settings = Mapping[str, Any]
 
@@ -38,10 +39,11 @@ class Run:
         self._settings_path = self.path.with_name(self.path.name + ".run.json")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._check_settings(json.loads(json.dumps(dict(settings))))
+        self.tally = Tally()
         self._done: set[int] = set()
         end = 0
-        for _, raw in _lines(self.path):
-            self._done.add(derive_seed(_judgment_id(raw, self.path)))
+        for n, raw in _lines(self.path):
+            self._note_stored(n, raw)
             end += len(raw)
         self._file = self.path.open("ab")
         self._file.truncate(end)
@@ -66,14 +68,22 @@ class Run:
             )
         _write_atomically(self._settings_path, json.dumps(settings, indent=2) + "\n")
 
+    def _note_stored(self, n: int, raw: bytes) -> None:
+        try:
+            row = from_json(raw)
+            outcome = None if row["outcome"] is None else Outcome(row["outcome"])
+            self.tally.add(row["user_id"], outcome, is_scored=bool(row["chains"]))
+            self._done.add(derive_seed(row["id"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RowError(
+                f"{self.path}:{n}", f"not a judgment ({error!r}); name another --out"
+            ) from error
+
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __len__(self) -> int:
-        return len(self._done)
 
     def close(self) -> None:
         """Close the file."""
@@ -87,6 +97,7 @@ class Run:
         """Append a judgment; it survives a kill of this process from here on."""
         self._file.write(_line(judgment))
         self._file.flush()
+        self.tally.add(judgment.user_id, judgment.outcome, is_scored=bool(judgment.chains))
 
 
 def read_judgments(path: str | Path) -> Iterator[Judgment]:
@@ -133,15 +144,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         for n, raw in enumerate(file, start=1):
             if raw.endswith(b"\n"):
                 yield n, raw
-
-
-def _judgment_id(raw: bytes, path: Path) -> str:
-    try:
-        return str(from_json(raw)["id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} holds a line that is not a judgment ({error}); name another --out"
-        ) from error
 
 
 def _partial(path: Path) -> Path:

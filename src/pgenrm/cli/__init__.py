@@ -1,0 +1,53 @@
+"""The command line: `pgenrm judge`, `pgenrm simulate`, `pgenrm demo`."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import pgenrm
+from pgenrm.cli.demo import demo_command
+from pgenrm.cli.judge import judge_command
+from pgenrm.cli.simulate import simulate_command
+from pgenrm.errors import InputError, PgenrmError
+
+app = typer.Typer(
+    name="pgenrm",
+    help="Judge responses for one user: chains of reasons, a weighted rubric, a verdict.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pgenrm {pgenrm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("judge")(judge_command)
+app.command("simulate")(simulate_command)
+app.command("demo")(demo_command)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line and an exit code.
+
+    Exit codes: 0 done, 1 the work could not be done, 2 the input is wrong, 130 stopped by Ctrl-C.
+    """
+    try:
+        app()
+    except PgenrmError as error:
+        Console(stderr=True).print("error:", str(error), style="red", markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, InputError) else 1)

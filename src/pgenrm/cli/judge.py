@@ -1,0 +1,322 @@
+"""`pgenrm judge`: comparisons in, judgments out."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from pgenrm.accuracy import Tally
+from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.cli.show import show_judgment, show_tally
+from pgenrm.engines.protocol import Sampling, StructuredOutput
+from pgenrm.errors import InputError
+from pgenrm.judge import PGenRM
+from pgenrm.rows import STDIN, RejectedRow, count_rows, read_comparisons
+from pgenrm.runs import Run, drop_unscored
+from pgenrm.types import Comparison, Judgment, ScoreSource
+
+MODEL = "Model"
+SAMPLING = "Sampling"
+RUN = "Run and output"
+
+
+def judge_command(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Comparisons as .jsonl, .json or .gz; '-' reads standard input. A row holds user "
+            "(id, history, criteria, ...), context, responses and, where known, label.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="attributes (no language model), attributes:FILE (a fitted population), "
+            "openai:NAME (any OpenAI-compatible server), or a directory or hub id.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "attributes",
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the server, e.g. http://localhost:8000/v1; the key comes from "
+            "OPENAI_API_KEY.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            help="A prompt template of your own (docs/prompts.md).", rich_help_panel=MODEL
+        ),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, mps or cpu; default: the best.", rich_help_panel=MODEL)
+    ] = None,
+    context_window: Annotated[
+        int | None,
+        typer.Option(help="Tokens of prompt and chain; default: ask.", rich_help_panel=MODEL),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests under way at once.", rich_help_panel=MODEL)
+    ] = 64,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
+    ] = 600.0,
+    structured: Annotated[
+        StructuredOutput,
+        typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),
+    ] = StructuredOutput.OFF,
+    m: Annotated[
+        int,
+        typer.Option("-m", min=1, help="Chains per comparison (Ind-m).", rich_help_panel=SAMPLING),
+    ] = 8,
+    history: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Past choices shown, drawn at random; default: all. The paper uses 3.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, rich_help_panel=SAMPLING)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, rich_help_panel=SAMPLING)] = 1.0,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest chain.", rich_help_panel=SAMPLING)
+    ] = 2048,
+    seed: Annotated[int, typer.Option(rich_help_panel=SAMPLING)] = 0,
+    scores: Annotated[
+        ScoreSource,
+        typer.Option(
+            help="Which total counts: recomputed from the rubric, or as the chain states it.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = ScoreSource.RUBRIC,
+    json_lines: Annotated[
+        bool,
+        typer.Option("--json", help="One judgment a line on stdout.", rich_help_panel=RUN),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write judgments to this file; run the same command again to continue.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Go on after bad rows; they and their reasons go to *.rejected.jsonl.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    retry_unscored: Annotated[
+        bool,
+        typer.Option(
+            "--retry-unscored",
+            help="With --out: judge again what an earlier run left unscored.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keep completions in this file and reuse them.", rich_help_panel=RUN),
+    ] = None,
+    show: Annotated[
+        int,
+        typer.Option(min=0, help="Judgments to show in full.", rich_help_panel=RUN),
+    ] = 10,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Comparisons per batch.", rich_help_panel=RUN)
+    ] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Batches under way; default: as the model can use.", rich_help_panel=RUN
+        ),
+    ] = None,
+) -> None:
+    """Judge comparisons, each for its own user.
+
+    Shows persona, rubric, scores and verdict; with --json one judgment a line and nothing else on
+    standard output.
+
+    Example: pgenrm judge examples/*.json
+    """
+    sampling = Sampling(
+        temperature=temperature, top_p=top_p, max_tokens=max_tokens, structured=structured
+    )
+    if retry_unscored and out is None:
+        raise InputError("--retry-unscored needs --out, the run to continue")
+    settings: dict[str, Any] = {
+        "model": model,
+        "m": m,
+        "history": history,
+        "scores": scores.value,
+        "seed": seed,
+        "sampling": sampling.model_dump(mode="json"),
+        "template": str(template) if template else None,
+        "adapter": str(adapter) if adapter else None,
+    }
+    evaluator = build_evaluator(
+        ModelOptions(
+            model=model,
+            base_url=base_url,
+            template=template,
+            sampling=sampling,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            context_window=context_window,
+            adapter=adapter,
+            device=device,
+            cache=cache,
+        )
+    )
+    rm = PGenRM(
+        evaluator,
+        m,
+        n_history=history,
+        score_source=scores,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    with ExitStack() as stack:
+        stack.callback(evaluator.close)
+        rejected = stack.enter_context(RejectedRows(rejected_path(out, files[0])))
+        comparisons = read_comparisons(files, rejected.add if skip_bad else None)
+        n_total = count_rows(files)
+        run = None
+        if out is not None:
+            if retry_unscored:
+                drop_unscored(out)
+            run = stack.enter_context(Run(out, settings))
+            comparisons = run.remaining(comparisons)
+        _judge(rm, comparisons, run, n_total, as_json=json_lines, n_shown=show)
+        rejected.report()
+
+
+def _judge(
+    rm: PGenRM,
+    comparisons: Iterable[Comparison],
+    run: Run | None,
+    n_total: int | None,
+    *,
+    as_json: bool,
+    n_shown: int,
+) -> None:
+    stdout, stderr = Console(), Console(stderr=True)
+    tally = run.tally if run else Tally()
+    n_left_to_show = 0 if as_json or run else n_shown
+    try:
+        with judging_progress(stderr) as progress:
+            task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
+            for comparison, judgment in _paired(rm, comparisons):
+                if run:
+                    run.add(judgment)
+                else:
+                    tally.add(judgment.user_id, judgment.outcome, is_scored=bool(judgment.chains))
+                if as_json:
+                    typer.echo(judgment.model_dump_json())
+                if n_left_to_show:
+                    show_judgment(stdout, comparison, judgment)
+                    n_left_to_show -= 1
+                progress.advance(task)
+    except KeyboardInterrupt:
+        how = (
+            "run the same command again to continue" if run else "use --out to be able to continue"
+        )
+        stderr.print(f"stopped after {tally.n_judged} judgments; {how}", style="yellow")
+        raise typer.Exit(130) from None
+    show_tally(stderr, tally)
+
+
+def _paired(rm: PGenRM, comparisons: Iterable[Comparison]) -> Iterator[tuple[Comparison, Judgment]]:
+    """Yield every comparison with its judgment; only those under way are held."""
+    under_way: deque[Comparison] = deque()
+
+    def noted() -> Iterator[Comparison]:
+        for comparison in comparisons:
+            under_way.append(comparison)
+            yield comparison
+
+    for judgment in rm.judge(noted()):
+        yield under_way.popleft(), judgment
+
+
+class Rate(ProgressColumn):
+    """Judgments per second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate once there is one."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
+
+
+def judging_progress(console: Console) -> Progress:
+    """Build the progress bar: done, rate, elapsed and left; silent where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+class RejectedRows:
+    """The rows that were left out, written beside the output with their reasons."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_rows = 0
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "RejectedRows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def add(self, row: RejectedRow) -> None:
+        """Write one row; the file is made with the first."""
+        self._file = self._file or self.path.open("w", encoding="utf-8")
+        self._file.write(row.model_dump_json() + "\n")
+        self.n_rows += 1
+
+    def report(self) -> None:
+        """Say on stderr how many rows were left out and where they are."""
+        if self.n_rows:
+            Console(stderr=True).print(
+                f"{self.n_rows} bad rows left out, see {self.path}", style="yellow", markup=False
+            )
+
+
+def rejected_path(out: Path | None, first_file: str) -> Path:
+    """Name the file for rejected rows: beside the output, else beside the input."""
+    beside = out or Path("stdin" if first_file == STDIN else first_file)
+    return beside.with_name(beside.name.split(".")[0] + ".rejected.jsonl")

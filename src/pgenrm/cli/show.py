@@ -1,0 +1,142 @@
+"""How a judgment looks in a terminal."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from pgenrm.accuracy import Tally
+from pgenrm.types import Comparison, Criterion, Judgment, Outcome
+
+BAR_WIDTH = 24
+OUTCOME_STYLE = {
+    Outcome.CORRECT: "green",
+    Outcome.WRONG: "red",
+    Outcome.TIE: "yellow",
+    Outcome.UNSCORED: "magenta",
+}
+
+
+def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) -> None:
+    """Print the query, the persona and rubric of one chain, the scores and the verdict."""
+    parts: list[RenderableType] = [_query(comparison)]
+    if judgment.chains:
+        shown = judgment.chains[0]
+        parts += [Text(), _heading("Persona in this scenario"), Text(shown.chain.preferences)]
+        if shown.chain.criteria:
+            parts += [Text(), _heading("Rubric"), _rubric(shown.chain.criteria)]
+        if len(judgment.chains) > 1:
+            parts += [Text(f"(the first of {len(judgment.chains)} chains)", style="dim")]
+    parts += [Text(), _scores(comparison, judgment), Text(), _verdict(judgment)]
+    parts += [Text(f"left out: {cut}", style="dim") for cut in judgment.cuts]
+    parts += _failures(judgment)
+    console.print(
+        Panel(Group(*parts), title=Text(f"{judgment.id} · user {judgment.user_id}"), expand=True)
+    )
+
+
+def _heading(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def _query(comparison: Comparison) -> Text:
+    text = Text("Query  ", style="bold")
+    return text.append(_shortened(comparison.context[-1].content, 300), style="not bold")
+
+
+def _rubric(criteria: Iterable[Criterion]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    criteria = sorted(criteria, key=lambda c: -c.weight)
+    total = sum(c.weight for c in criteria) or 1.0
+    for criterion in criteria:
+        share = criterion.weight / total
+        table.add_row(
+            Text(f"{share:.0%}", style="cyan", justify="right"),
+            Text("█" * max(1, round(share * BAR_WIDTH)), style="cyan"),
+            Text(criterion.name),
+            Text(criterion.description, style="dim"),
+        )
+    return table
+
+
+def _scores(comparison: Comparison, judgment: Judgment) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("±", justify="right")
+    table.add_column("response")
+    for i, response in enumerate(comparison.responses):
+        score, error = judgment.scores[i], judgment.standard_errors[i]
+        table.add_row(
+            str(i),
+            "-" if score is None else f"{score:.2f}",
+            "-" if error is None else f"{error:.2f}",
+            Text(_shortened(response, 200)),
+            style="bold" if i == judgment.choice else "",
+        )
+    return table
+
+
+def _verdict(judgment: Judgment) -> Text:
+    text = Text("Verdict  ", style="bold")
+    if judgment.choice is not None:
+        text.append(f"response {judgment.choice}")
+    elif judgment.is_tie:
+        text.append("a tie")
+    elif judgment.chains:
+        text.append("a single response: scored, nothing to choose")
+    else:
+        text.append("unscored: no readable chain")
+    if judgment.confidence is not None:
+        text.append(f", confidence {judgment.confidence:.2f}", style="not bold")
+    if judgment.order_consistency is not None:
+        text.append(f", orders agree {judgment.order_consistency:.0%}", style="not bold")
+    if judgment.outcome is not None:
+        text.append(f"  [{judgment.outcome}]", style=OUTCOME_STYLE[judgment.outcome])
+    return text
+
+
+def _failures(judgment: Judgment) -> list[RenderableType]:
+    if not judgment.failures:
+        return []
+    n = len(judgment.failures)
+    reasons = dict.fromkeys(_shortened(f.failure.reason, 200) for f in judgment.failures)
+    return [
+        Text(f"{n} of {n + len(judgment.chains)} chains failed", style="red"),
+        *(Text(f"  {reason}", style="red") for reason in reasons),
+    ]
+
+
+def show_tally(console: Console, tally: Tally) -> None:
+    """Print how many were judged and, where labels are known, how well."""
+    unscored = f", {tally.n_unscored} unscored" if tally.n_unscored else ""
+    console.print(f"judged {tally.n_judged}{unscored}", highlight=False)
+    result = tally.accuracy()
+    if result is None:
+        return
+    decided = "-" if result.decided_accuracy is None else f"{result.decided_accuracy:.1%}"
+    console.print(
+        f"accuracy {percent(result.accuracy, result.interval)} on {result.n} labelled comparisons "
+        f"of {result.n_users} users; coverage {result.coverage:.1%}, ties {result.tie}, "
+        f"unscored {result.unscored}; without ties and unscored {decided}",
+        markup=False,
+        highlight=False,
+    )
+
+
+def percent(share: float, interval: tuple[float, float] | None) -> str:
+    """Write a share with its interval.
+
+    >>> percent(0.755, (0.71, 0.8))
+    '75.5% [71.0, 80.0]'
+    """
+    if interval is None:
+        return f"{share:.1%}"
+    return f"{share:.1%} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _shortened(text: str, n_chars: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= n_chars else text[: n_chars - 1].rstrip() + "…"
