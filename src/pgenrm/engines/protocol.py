@@ -70,10 +70,16 @@ class Engine(Protocol):
     name: str
     """Kind of engine: `openai`, `local`, `scripted`."""
     model: str
-    context_window: int | None
-    """Tokens of prompt and completion together; None when unknown."""
     workers: int
     """How many batches may usefully be under way at once."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens of prompt and completion together; None when unknown.
+
+        A plain attribute will do.
+        """
+        ...
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[Answer]:
         """Return one answer per request, in order.
