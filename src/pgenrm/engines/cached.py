@@ -1,0 +1,211 @@
+"""A disk cache of completions around any engine.
+
+SQLite in WAL mode: several threads and processes of one machine may share a file. Deliberately
+left out: expiry and a size limit; delete the file to empty the cache.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine
+from pgenrm.errors import InputError
+from pgenrm.seeding import derive_seed
+from pgenrm.types import Failure, Message
+
+SCHEMA_VERSION = 1
+"""Of the table and of what a key is made of."""
+
+LOCK_TIMEOUT_S = 60.0
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS samples (
+    key BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    completion TEXT NOT NULL,
+    n_prompt_tokens INTEGER,
+    PRIMARY KEY (key, number)
+);
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    sample: Completion | Failure
+    n_prompt_tokens: int | None
+    """Of the call that brought it; 0 for its other samples, so that sums are right."""
+
+
+class CachedEngine:
+    """Answers from disk what was answered before, and asks the engine for the rest.
+
+    A completion is stored under the engine's name and model, its `cache_identity` where it has one
+    (whatever else its completions depend on: address, adapter, revision), the prompt version, the
+    messages, the sampling parameters, the seed, and the number of the sample. A request for 8
+    samples therefore reuses those of one for 4. Failures are never stored.
+
+    Samples that are missing beside stored ones are asked for under a seed of their own, so that
+    they are not the stored ones again.
+    """
+
+    def __init__(self, engine: Engine, path: str | Path) -> None:
+        """Open the cache, or create it.
+
+        Args:
+            engine: asked for what is not stored; closed together with the cache.
+            path: the cache file.
+
+        Raises:
+            InputError: the file is damaged, not a cache, or of another version.
+        """
+        self.name = engine.name
+        self.model = engine.model
+        self.workers = engine.workers
+        self.path = Path(path)
+        self._engine = engine
+        self._identity = str(getattr(engine, "cache_identity", ""))
+        self._lock = Lock()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._database_errors():
+            self._database = sqlite3.connect(
+                self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
+
+    @property
+    def context_window(self) -> int | None:
+        """As the engine's."""
+        return self._engine.context_window
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Count as the engine does."""
+        return self._engine.count_tokens(messages)
+
+    def complete(self, requests: Sequence[ChatRequest]) -> list[Answer]:
+        """Return one answer per request, in order, as the engine gave it or gives it now.
+
+        Raises:
+            EngineError: as the engine's.
+            InputError: the cache file was damaged.
+        """
+        keys = [self._key(request) for request in requests]
+        known = self._load(requests, keys)
+        asked = [i for i, request in enumerate(requests) if len(known[i]) < request.n]
+        fresh = self._engine.complete([_rest(requests[i], known[i]) for i in asked])
+        gained = {
+            i: _numbered(answer, _missing(requests[i], known[i]))
+            for i, answer in zip(asked, fresh, strict=True)
+        }
+        self._store([(keys[i], *item) for i in asked for item in gained[i].items()])
+        return [_answer(known[i] | gained.get(i, {})) for i in range(len(requests))]
+
+    def close(self) -> None:
+        """Close the engine and the file."""
+        self._engine.close()
+        self._database.close()
+
+    def _prepare(self) -> None:
+        # In this order: another process may create the table between the two.
+        (n_tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version == 0 and n_tables:
+            raise InputError(f"{self.path} is a database of something else; name another file")
+        if version not in (0, SCHEMA_VERSION):
+            raise InputError(
+                f"{self.path} is a cache of version {version}, this pgenrm reads version "
+                f"{SCHEMA_VERSION}; delete it or name another file"
+            )
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def _key(self, request: ChatRequest) -> bytes:
+        asked = request.model_dump(mode="json", exclude={"n"})
+        whole = json.dumps([self.name, self.model, self._identity, asked], sort_keys=True)
+        return hashlib.blake2b(whole.encode(), digest_size=16).digest()
+
+    def _load(
+        self, requests: Sequence[ChatRequest], keys: Sequence[bytes]
+    ) -> list[dict[int, _Sample]]:
+        query = (
+            "SELECT number, completion, n_prompt_tokens FROM samples WHERE key = ? AND number < ?"
+        )
+        with self._database_errors(), self._lock:
+            found = [
+                self._database.execute(query, (key, request.n)).fetchall()
+                for key, request in zip(keys, requests, strict=True)
+            ]
+        return [
+            {
+                number: _Sample(Completion.model_validate_json(text), n_tokens)
+                for number, text, n_tokens in rows
+            }
+            for rows in found
+        ]
+
+    def _store(self, samples: Sequence[tuple[bytes, int, _Sample]]) -> None:
+        rows = [
+            (key, number, s.sample.model_dump_json(), s.n_prompt_tokens)
+            for key, number, s in samples
+            if isinstance(s.sample, Completion)
+        ]
+        if not rows:
+            return
+        with self._database_errors(), self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            # Another process may have been faster; what is stored stays.
+            self._database.executemany("INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path} cannot be used as a cache of completions ({error}); delete it or "
+                "name another file"
+            ) from error
+
+
+def _missing(request: ChatRequest, known: Mapping[int, _Sample]) -> list[int]:
+    return [number for number in range(request.n) if number not in known]
+
+
+def _rest(request: ChatRequest, known: Mapping[int, _Sample]) -> ChatRequest:
+    """Ask for the samples that are not known, under another seed lest the known ones come again."""
+    if not known:
+        return request
+    missing = _missing(request, known)
+    seed = derive_seed("rest", request.seed, *missing)
+    return request.model_copy(update={"n": len(missing), "seed": seed})
+
+
+def _numbered(answer: Answer, numbers: Sequence[int]) -> dict[int, _Sample]:
+    """Give the samples of an answer their numbers, and its prompt tokens to the first kept one."""
+    kept = [i for i, sample in enumerate(answer.samples) if isinstance(sample, Completion)]
+    bearer = kept[0] if kept else 0
+    counted = answer.n_prompt_tokens is not None
+    return {
+        number: _Sample(sample, answer.n_prompt_tokens if i == bearer else 0 if counted else None)
+        for i, (number, sample) in enumerate(zip(numbers, answer.samples, strict=True))
+    }
+
+
+def _answer(samples: Mapping[int, _Sample]) -> Answer:
+    counts = [s.n_prompt_tokens for s in samples.values() if s.n_prompt_tokens is not None]
+    return Answer(
+        samples=tuple(samples[number].sample for number in sorted(samples)),
+        n_prompt_tokens=sum(counts) if counts else None,
+    )
