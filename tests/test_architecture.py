@@ -13,11 +13,12 @@ SRC = Path(pgenrm.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"types", "seeding"},
+    {"types", "seeding", "untrusted"},
     {"history", "rows", "accuracy", "evaluator"},
     {"engines", "chain", "prompts"},
+    {"budget"},
     {"llm", "attributes"},
-    {"judge"},
+    {"judge", "criteria"},
     {"runs", "sim"},
     {"cli"},
     {"__main__"},
