@@ -8,20 +8,10 @@ from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from pgenrm.accuracy import Tally
 from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import show_judgment, show_tally
 from pgenrm.engines.protocol import Sampling, StructuredOutput
 from pgenrm.errors import InputError
@@ -229,7 +219,7 @@ def _judge(
     tally = run.tally if run else Tally()
     n_left_to_show = 0 if as_json or run else n_shown
     try:
-        with judging_progress(stderr) as progress:
+        with counting_progress(stderr) as progress:
             task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
             for comparison, judgment in _paired(rm, comparisons):
                 if run:
@@ -262,29 +252,6 @@ def _paired(rm: PGenRM, comparisons: Iterable[Comparison]) -> Iterator[tuple[Com
 
     for judgment in rm.judge(noted()):
         yield under_way.popleft(), judgment
-
-
-class Rate(ProgressColumn):
-    """Judgments per second."""
-
-    def render(self, task: Task) -> Text:
-        """Show the rate once there is one."""
-        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
-
-
-def judging_progress(console: Console) -> Progress:
-    """Build the progress bar: done, rate, elapsed and left; silent where nobody watches."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 class RejectedRows:

@@ -1,19 +1,19 @@
 """What `--model` means: from a name to an evaluator."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from pgenrm.attributes import AttributeEvaluator, AttributeModel
+from pgenrm.attributes.evaluator import AttributeEvaluator
+from pgenrm.attributes.model import AttributeModel
 from pgenrm.engines.cached import CachedEngine
 from pgenrm.engines.protocol import Engine, Sampling
 from pgenrm.errors import InputError
 from pgenrm.evaluator import Evaluator
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.prompts import Template
+from pgenrm.types import Value
 
 
-@dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Value):
     """Everything of the command line that says who writes the chains."""
 
     model: str = "attributes"

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgenrm.accuracy import Tally
-from pgenrm.types import Comparison, Criterion, Judgment, Outcome
+from pgenrm.types import Comparison, Criterion, JudgedChain, Judgment, Outcome
 
 BAR_WIDTH = 24
 OUTCOME_STYLE = {
@@ -23,17 +23,26 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
     """Print the query, the persona and rubric of one chain, the scores and the verdict."""
     parts: list[RenderableType] = [_query(comparison)]
     if judgment.chains:
-        shown = judgment.chains[0]
+        shown = typical_chain(judgment)
         parts += [Text(), _heading("Persona in this scenario"), Text(shown.chain.preferences)]
         if shown.chain.criteria:
             parts += [Text(), _heading("Rubric"), _rubric(shown.chain.criteria)]
         if len(judgment.chains) > 1:
-            parts += [Text(f"(the first of {len(judgment.chains)} chains)", style="dim")]
+            parts += [Text(f"(the most typical of {len(judgment.chains)} chains)", style="dim")]
     parts += [Text(), _scores(comparison, judgment), Text(), _verdict(judgment)]
     parts += [Text(f"left out: {cut}", style="dim") for cut in judgment.cuts]
     parts += _failures(judgment)
     console.print(
         Panel(Group(*parts), title=Text(f"{judgment.id} · user {judgment.user_id}"), expand=True)
+    )
+
+
+def typical_chain(judgment: Judgment) -> JudgedChain:
+    """Pick the chain whose scores lie nearest to the pooled ones."""
+    pooled = [score or 0.0 for score in judgment.scores]
+    return min(
+        judgment.chains,
+        key=lambda c: sum((a - b) ** 2 for a, b in zip(c.scores, pooled, strict=True)),
     )
 
 
