@@ -35,7 +35,9 @@ def test_a_function_sees_the_request_and_the_number_of_the_sample() -> None:
 
 def test_a_used_up_script_says_where_and_what_to_do() -> None:
     engine = ScriptedEngine(["one", "two"])
-    with pytest.raises(EngineError, match="used up at request 2, sample 2; give more samples"):
+    with pytest.raises(
+        EngineError, match="used up at sample 2 of a request for 2; give more samples"
+    ):
         engine.complete([ask(), ask(n=2)])
 
 

@@ -35,6 +35,7 @@ class Template:
         name: the file's name without its suffix.
         version: `name@version`, or `name@sha256:first12` where the file sets no version; written
             into every record.
+        neutralise: makes a text harmless in this template, see `pgenrm.untrusted`.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -61,7 +62,7 @@ class Template:
         built_in = {file.stem: file for file in sorted(BUILT_IN.glob("*.jinja"))}
         path = built_in.get(str(path_or_name), path)
         try:
-            return cls(path.stem, path.read_text(encoding="utf-8"))
+            return cls(path.stem, path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise TemplateError(
                 f"template {path_or_name} cannot be read ({error}); give the path of a Jinja file "

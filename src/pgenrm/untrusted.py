@@ -19,7 +19,7 @@ OPENING = "‹"
 """Takes the place of the bracket; no tokeniser's normalisation maps it back to `<`."""
 
 _MARKERS = ("json_start", "json_end")
-_THINKING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis")
+_THINKING = ("think", "thinking", "thought", "reasoning")
 _CONTROL_TAGS = (
     *("s", "unk", "pad", "eos", "bos", "eod", "eop", "sop", "sep", "cls", "mask", "sys"),
     *("unk_token", "pad_token", "eos_token", "bos_token", "end_of_turn", "start_of_turn"),

@@ -9,7 +9,8 @@ from pgenrm.errors import EngineError
 from pgenrm.types import Failure, FinishReason, Message
 
 ScriptedSample = str | Completion | Failure
-Script = Sequence[ScriptedSample] | Callable[[ChatRequest, int], ScriptedSample]
+_Function = Callable[[ChatRequest, int], ScriptedSample]
+Script = Sequence[ScriptedSample] | _Function
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -48,7 +49,7 @@ class ScriptedEngine:
         self.context_window = context_window
         self.workers = workers
         self.requests: list[ChatRequest] = []
-        self._function = script if callable(script) else None
+        self._function: _Function = script if callable(script) else self._next
         self._samples: Iterator[ScriptedSample] = iter(() if callable(script) else script)
         self._lock = Lock()
 
@@ -59,7 +60,8 @@ class ScriptedEngine:
             EngineError: the samples of the script are used up.
         """
         with self._lock:
-            return [self._answer(request) for request in requests]
+            self.requests.extend(requests)
+        return [self._answer(request) for request in requests]
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Count the words and punctuation marks of all messages."""
@@ -69,21 +71,21 @@ class ScriptedEngine:
         """Do nothing: there is nothing to release."""
 
     def _answer(self, request: ChatRequest) -> Answer:
-        self.requests.append(request)
-        samples = tuple(self._sample(request, i) for i in range(request.n))
-        return Answer(samples=samples, n_prompt_tokens=self.count_tokens(request.messages))
+        samples = [self._function(request, i) for i in range(request.n)]
+        return Answer(
+            samples=tuple(_completion(s, request) if isinstance(s, str) else s for s in samples),
+            n_prompt_tokens=self.count_tokens(request.messages),
+        )
 
-    def _sample(self, request: ChatRequest, i: int) -> Completion | Failure:
-        if self._function is not None:
-            sample: ScriptedSample | None = self._function(request, i)
-        else:
+    def _next(self, request: ChatRequest, i: int) -> ScriptedSample:
+        with self._lock:
             sample = next(self._samples, None)
         if sample is None:
             raise EngineError(
-                f"the script is used up at request {len(self.requests)}, sample {i + 1}; give more "
+                f"the script is used up at sample {i + 1} of a request for {request.n}; give more "
                 "samples, or a function of the request"
             )
-        return sample if not isinstance(sample, str) else _completion(sample, request)
+        return sample
 
 
 def _n_tokens(text: str) -> int:
