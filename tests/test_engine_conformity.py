@@ -86,7 +86,23 @@ def openai_one_at_a_time(tmp_path: Path) -> Iterator[Subject]:
         yield Subject(OpenAIEngine("babble", server.base_url, n_per_call=1), hopeless=HOPELESS)
 
 
-SUBJECTS = [scripted, cached, openai, openai_one_at_a_time]
+@contextmanager
+def local(tmp_path: Path) -> Iterator[Subject]:
+    from pgenrm.engines.local import LocalEngine
+    from tests.tiny_llama import CONTEXT_WINDOW, make_tiny_llama
+
+    long = Message(role="user", content="word " * CONTEXT_WINDOW)
+    engine = LocalEngine(make_tiny_llama(tmp_path / "tiny"), device="cpu")
+    yield Subject(engine, hopeless=ChatRequest(messages=(long,), n=2))
+
+
+SUBJECTS = [
+    scripted,
+    cached,
+    openai,
+    openai_one_at_a_time,
+    pytest.param(local, marks=pytest.mark.local),
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
