@@ -1,3 +1,53 @@
-"""Personalised generative reward models: judge responses for one user, with reasons."""
+"""Personalised generative reward models: judge responses for one user, with reasons.
+
+The names below are the core. `pgenrm.chain` has `parse` and `format`; engines are imported from their
+modules (`pgenrm.engines.openai`, `pgenrm.engines.local`), since each needs an extra.
+"""
+
+from pgenrm.accuracy import Accuracy, accuracy
+from pgenrm.attributes.evaluator import AttributeEvaluator
+from pgenrm.attributes.model import AttributeModel
+from pgenrm.engines.protocol import Engine, Sampling
+from pgenrm.errors import FormatError, InputError, PgenrmError
+from pgenrm.evaluator import Evaluator
+from pgenrm.judge import PGenRM
+from pgenrm.llm import LanguageModelEvaluator
+from pgenrm.prompts import Template
+from pgenrm.rows import read_comparisons
+from pgenrm.types import (
+    Comparison,
+    Criterion,
+    EvaluationChain,
+    Judgment,
+    Message,
+    Outcome,
+    Preference,
+    User,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Accuracy",
+    "AttributeEvaluator",
+    "AttributeModel",
+    "Comparison",
+    "Criterion",
+    "Engine",
+    "EvaluationChain",
+    "Evaluator",
+    "FormatError",
+    "InputError",
+    "Judgment",
+    "LanguageModelEvaluator",
+    "Message",
+    "Outcome",
+    "PGenRM",
+    "PgenrmError",
+    "Preference",
+    "Sampling",
+    "Template",
+    "User",
+    "accuracy",
+    "read_comparisons",
+]

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap
 
 from pgenrm.seeding import rng
 from pgenrm.types import Outcome, Value
@@ -107,6 +106,8 @@ def clustered_interval(
     Returns:
         (low, high), or None with fewer than two clusters.
     """
+    from scipy.stats import bootstrap  # loads for half a second; most commands never need it
+
     sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     if len(sums) < 2:
         return None

@@ -14,7 +14,7 @@ from pgenrm.cli.models import ModelOptions, build_evaluator
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import show_judgment, show_tally
 from pgenrm.engines.protocol import Sampling, StructuredOutput
-from pgenrm.errors import InputError
+from pgenrm.errors import EngineError, InputError
 from pgenrm.judge import PGenRM
 from pgenrm.rows import STDIN, RejectedRow, count_rows, read_comparisons
 from pgenrm.runs import Run, drop_unscored
@@ -218,6 +218,7 @@ def _judge(
     stdout, stderr = Console(), Console(stderr=True)
     tally = run.tally if run else Tally()
     n_left_to_show = 0 if as_json or run else n_shown
+    reason = "judged in an earlier run"
     try:
         with counting_progress(stderr) as progress:
             task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
@@ -226,6 +227,8 @@ def _judge(
                     run.add(judgment)
                 else:
                     tally.add(judgment.user_id, judgment.outcome, is_scored=bool(judgment.chains))
+                if judgment.failures:
+                    reason = judgment.failures[0].failure.reason
                 if as_json:
                     typer.echo(judgment.model_dump_json())
                 if n_left_to_show:
@@ -239,6 +242,8 @@ def _judge(
         stderr.print(f"stopped after {tally.n_judged} judgments; {how}", style="yellow")
         raise typer.Exit(130) from None
     show_tally(stderr, tally)
+    if tally.n_judged and tally.n_unscored == tally.n_judged:
+        raise EngineError(f"no comparison could be scored; the last one: {reason}")
 
 
 def _paired(rm: PGenRM, comparisons: Iterable[Comparison]) -> Iterator[tuple[Comparison, Judgment]]:
