@@ -223,14 +223,16 @@ def _count_words(words: list[bytes], joined: bytes) -> dict[str, int]:
 def _measure(text: str) -> Measured:
     plain = text
     n_emoji = n_unspaced = 0
-    if not text.isascii():
+    is_ascii = text.isascii()
+    if not is_ascii:
         plain = _PUNCTUATION.sub(" ", text.replace("\u2019", "'"))
         n_emoji = len(_EMOJI.findall(text))
         n_unspaced = len(_UNSPACED.findall(text))
     words = plain.encode("utf-8", "surrogatepass").translate(_WORD_BYTES).split()
     joined = b" ".join([b"", *words, b""])
     n_words = len(words) + n_unspaced
-    n_letters = len(joined.decode("utf-8", "surrogatepass").replace(" ", ""))
+    n_spaces = len(words) + 1
+    n_letters = len(joined if is_ascii else joined.decode("utf-8", "surrogatepass")) - n_spaces
     letters_per_word = (n_letters + 10 * TYPICAL_LETTERS) / (n_words + 10)
 
     lines = _read_lines(text)
@@ -238,7 +240,7 @@ def _measure(text: str) -> Measured:
     n_paragraphs = max(1, lines.n_paragraphs)
     n = _count_words(words, joined)
     n_numbers = n["number"] + joined.translate(_DIGITS_TO_ZERO).count(b" 0") - lines.n_numbered
-    n_questions = n["ask"] + sum(map(text.count, _QUESTIONS)) + text.endswith("?")
+    n_questions = n["ask"] + _count_questions(text)
     n_playful = n["humour"] + n_emoji + sum(map(text.count, _SMILEYS)) + text.count("!")
 
     per_hundred = 100 / (n_words + PADDING_WORDS)
@@ -271,14 +273,14 @@ def _measure(text: str) -> Measured:
         _some(n_code, "piece of code", "pieces of code"),
         _some(n_paragraphs, "paragraph"),
         _some(n_questions, "question or offer", "questions or offers"),
-        _some(n["hedge"], "hedging word") + f", {n['certain']} of certainty",
+        f"{n['hedge']} hedging, {n['certain']} certain words",
         _some(n["warm"], "warm word"),
-        _some(n["formal"], "formal word") + f", {n['informal']} informal",
+        f"{n['formal']} formal, {n['informal']} informal words",
         f"{letters_per_word:.1f} letters per word",
         _some(n["example"], "example marker"),
         _some(n_numbers, "number"),
         _some(n["source"], "source marker"),
-        _some(n_playful, "sign of play (emoji, joke or !)", "signs of play (emoji, jokes or !)"),
+        _some(n_playful, "playful mark"),
         _some(n["disclaimer"], "disclaimer marker"),
         _some(n["you"], "mention of 'you'", "mentions of 'you'"),
     )
@@ -286,6 +288,13 @@ def _measure(text: str) -> Measured:
     vector = z / np.sqrt(1 + (z / BOUND) ** 2)
     vector.flags.writeable = False
     return Measured(vector, reasons)
+
+
+def _count_questions(text: str) -> int:
+    """Count question marks that end something, not those inside an address."""
+    if "?" not in text and "\uff1f" not in text:
+        return 0
+    return sum(map(text.count, _QUESTIONS)) + text.endswith("?")
 
 
 def _some(count: int, singular: str, plural: str | None = None) -> str:
