@@ -72,6 +72,14 @@ def judge_command(
     timeout_s: Annotated[
         float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
     ] = 600.0,
+    max_retries: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Repeats of a failed request, ever later; 8 wait 1 to 2 minutes in all.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 8,
     structured: Annotated[
         StructuredOutput,
         typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),
@@ -176,6 +184,7 @@ def judge_command(
             sampling=sampling,
             concurrency=concurrency,
             timeout_s=timeout_s,
+            max_retries=max_retries,
             context_window=context_window,
             adapter=adapter,
             device=device,

@@ -22,6 +22,7 @@ class ModelOptions(Value):
     sampling: Sampling = Sampling()
     concurrency: int = 64
     timeout_s: float = 600.0
+    max_retries: int = 8
     context_window: int | None = None
     adapter: Path | None = None
     device: str | None = None
@@ -52,6 +53,7 @@ def build_evaluator(options: ModelOptions) -> Evaluator:
             base_url=options.base_url,
             concurrency=options.concurrency,
             timeout_s=options.timeout_s,
+            max_retries=options.max_retries,
             context_window=options.context_window,
         )
         template_file = options.template
