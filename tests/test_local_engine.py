@@ -234,19 +234,19 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
 
 @given(
     logits=st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=30),
-    temperature=st.sampled_from([0.0, 0.01, 1.0, 5.0]),
+    temperature=st.sampled_from([0.0, 1e-30, 0.01, 1.0, 5.0]),
     top_p=st.sampled_from([0.0, 0.5, 0.999, 1.0]),
     uniform=st.sampled_from([0.0, 0.5, 1 - 2**-53]),
 )
 def test_what_is_drawn_can_be_drawn(
     logits: list[float], temperature: float, top_p: float, uniform: float
 ) -> None:
-    row = torch.tensor([[*logits, -math.inf]])
-    (token,), (logprob,) = draw(row, [temperature], [top_p], [uniform])
-    assert token < len(logits), "a token of probability zero was drawn"
-    assert logprob == pytest.approx(row.log_softmax(-1)[0, token].item(), abs=1e-4)
+    row = torch.tensor([-math.inf, *logits, -math.inf])
+    (token,), (logprob,) = draw(row[None], [temperature], [top_p], [uniform])
+    assert row[token] > -math.inf, "a token of probability zero was drawn"
+    assert logprob == pytest.approx(row.log_softmax(-1)[token].item(), abs=1e-4)
     if temperature == 0:
-        assert logits[token] == max(logits)
+        assert row[token] == max(logits)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -348,20 +348,24 @@ def test_a_prompt_beyond_the_window_fails_alone(engine: LocalEngine) -> None:
 
 @pytest.mark.parametrize("n_rows_that_fit", [3, 0])
 def test_a_batch_without_memory_is_halved_until_it_fits(
-    engine: LocalEngine, n_rows_that_fit: int
+    engine: LocalEngine, tiny: Path, n_rows_that_fit: int
 ) -> None:
     requests = [ask(f"question {i}", n=4, seed=i) for i in range(3)]
-    expected = engine.complete(requests)
+    tight, n_refused = LocalEngine(tiny, device="cpu"), 0
 
     def limit(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
+        nonlocal n_refused
         if inputs["input_ids"].shape[0] > n_rows_that_fit:
+            n_refused += 1
             raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    hook = engine._network.register_forward_pre_hook(limit, with_kwargs=True)
-    answers = engine.complete(requests)
-    hook.remove()
+    tight._network.register_forward_pre_hook(limit, with_kwargs=True)
+    answers = tight.complete(requests)
     if n_rows_that_fit:
-        assert answers == expected
+        assert answers == engine.complete(requests)
+        n_refused_at_first = n_refused
+        assert tight.complete(requests) == answers
+        assert n_refused == n_refused_at_first > 0, "the limit was forgotten"
     else:
         assert all("2 GiB" in f.reason for answer in answers for f in failures(answer))
         assert [len(answer.samples) for answer in answers] == [4, 4, 4]

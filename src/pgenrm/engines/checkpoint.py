@@ -129,7 +129,7 @@ def default_dtype(device: str, stored: torch.dtype | None) -> str:
     A GPU gets bfloat16, which does not overflow as float16 can; only where CUDA would emulate it,
     float16. A CPU gets float32, unless the weights are stored in bfloat16 and it multiplies these
     natively: that was measured at 2.1 to 2.7 times the speed of float32 in reading prompts and 0.9
-    to 1.6 times in writing, but half of it and less without AVX512-BF16.
+    to 1.6 times in writing, but at half of it in reading without AVX512-BF16.
 
     Args:
         device: as torch names it, or `auto`.

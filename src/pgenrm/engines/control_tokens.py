@@ -16,7 +16,7 @@ def control_tokens(tokenizer: Any) -> frozenset[str]:
     Some tokenizers do not mark their role tokens as special, so the template decides. Added tokens
     that are ordinary text, such as blank lines or HTML tags, are none of them.
     """
-    template = tokenizer.chat_template
+    template = tokenizer.get_chat_template()
     added = tokenizer.added_tokens_decoder.values()
     tokens = {token.content for token in added if token.special or token.content in template}
     return frozenset(tokens | set(tokenizer.all_special_tokens))

@@ -133,9 +133,10 @@ def draw(
     """
     device = logits.device
     heat = torch.tensor(temperature, device=device)[:, None]
-    mass = torch.tensor(top_p, device=device)[:, None]
-    probs = (logits / torch.where(heat > 0, heat, 1)).softmax(-1)
+    likeliest = logits.amax(-1, keepdim=True)  # its distance cannot overflow at low temperatures
+    probs = ((logits - likeliest) / torch.where(heat > 0, heat, 1)).softmax(-1)
     if min(top_p) < 1:
+        mass = torch.tensor([p if p < 1 else math.inf for p in top_p], device=device)[:, None]
         ordered, index = probs.sort(dim=-1, descending=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill((before >= mass) & (before > 0), 0)

@@ -4,6 +4,7 @@ Deliberately left out: constrained output and serving. For a large model on larg
 behind the `openai` engine is faster.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,8 @@ try:
     from pgenrm.engines.decoding import Draft, Sample, write
 except ImportError as error:
     raise MissingExtraError("local", "the local engine") from error
+
+logger = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -60,7 +63,7 @@ class LocalEngine:
                 CUDA, else MPS, else CPU.
             dtype: `float32`, `bfloat16` or `float16`; None chooses, see
                 `pgenrm.engines.checkpoint.default_dtype`.
-            batch_size: samples written at once.
+            batch_size: samples written at once; less from when the memory does not suffice.
             max_batch_tokens: bound on the tokens of a batch, `max_tokens` of every sample included.
                 An 8B Llama keeps 128 KiB per token in 16 bits: 8 GiB for the default.
             trust_remote_code: run code that comes with the checkpoint.
@@ -100,8 +103,9 @@ class LocalEngine:
         prompts = {i: ids for i, ids in enumerate(encoded) if not isinstance(ids, Failure)}
         written: dict[int, list[Completion | Failure]] = {i: [] for i in prompts}
         samples = [
-            [Sample(i, requests[i].sampling, derive_seed(requests[i].seed, k)) for k in range(n)]
-            for i, n in ((i, requests[i].n) for i in prompts)
+            [Sample(i, r.sampling, derive_seed(r.seed, k)) for k in range(r.n)]
+            for i, r in enumerate(requests)
+            if i in prompts
         ]
         with self._network_lock:
             if self._network is None:
@@ -204,12 +208,13 @@ class LocalEngine:
             drafts = write(self._network, prompts, batch, self._eos_ids, self._meets_stop)
             return [self._read(draft, s.sampling) for draft, s in zip(drafts, batch, strict=True)]
         except torch.OutOfMemoryError as error:
-            reason = f"out of memory for a single sample: {error}"
+            reason = f"no memory for a single sample; lower max_tokens or free some ({error})"
         # Out here, as the exception held on to the tensors.
+        torch.cuda.empty_cache()
         if len(batch) == 1:
             return [Failure(kind=FailureKind.REQUEST, reason=reason)]
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
+        half = self._batch_size = len(batch) // 2  # of the batches to come, too
+        logger.warning("out of memory; batches of at most %d samples from here on", half)
         return self._write(prompts, batch[:half]) + self._write(prompts, batch[half:])
 
     def _meets_stop(self, token_ids: Sequence[int], sampling: Sampling) -> bool:
