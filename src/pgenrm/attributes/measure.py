@@ -103,7 +103,7 @@ def measured(text: str) -> Measured:
     result = _measure(text)
     with _lock:
         _recent[key] = result
-        if len(_recent) > N_REMEMBERED:
+        while len(_recent) > N_REMEMBERED:
             _recent.popitem(last=False)
     return result
 

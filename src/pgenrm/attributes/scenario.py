@@ -1,9 +1,9 @@
 """Which kind of situation a query is: the preferences of one person differ between them.
 
-Every scenario has cues, words or phrases that count 1 (weak) or 2 (strong), each once. The scenario
-with the most points wins; among equals the one named first. Without any cue a query is factual, and
-casual if it is very short. Of a conversation the last user turn counts most, each earlier one a
-quarter of the next. English cues only; nothing is learnt.
+Every scenario has cues, words or phrases that count 1 (weak) or 2 (strong), each once; a code block
+counts 4. The scenario with the most points wins; among equals the one named first. Without any cue
+a query is factual, and casual if it is very short. Of a conversation the last user turn counts
+most, each earlier one a quarter of the next. English cues only; nothing is learnt.
 """
 
 import re
@@ -97,6 +97,7 @@ WEAK: Final = {
 _READ_CHARS: Final = (1000, 300)
 """Instructions stand at the start or the end; between them there may be pages of pasted text."""
 _EARLIER_TURN: Final = 0.25
+_CODE_BLOCK: Final = 4
 _MAX_CASUAL_WORDS: Final = 4
 _WORD: Final = re.compile(r"[a-z0-9+]+(?:['-][a-z]+)*")
 
@@ -148,7 +149,7 @@ def _turn_points(text: str) -> tuple[tuple[Scenario, int], ...]:
     joined = f" {' '.join(words)} "
     found += [(scenario, points) for cue, scenario, points in _PHRASE_POINTS if cue in joined]
     if "```" in text:
-        found.append((Scenario.TECHNICAL, 2))
+        found.append((Scenario.TECHNICAL, _CODE_BLOCK))
     if not found:
         is_short = len(words) <= _MAX_CASUAL_WORDS and "?" not in text
         found.append((Scenario.CASUAL if is_short else Scenario.FACTUAL, 1))

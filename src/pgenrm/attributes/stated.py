@@ -182,6 +182,7 @@ def _read(tokens: tuple[str, ...]) -> list[tuple[int, int]]:
     """List (attribute, sign) of every cue in a sentence."""
     found: list[tuple[int, int]] = []
     n_negated = 0  # words that a negation still reaches
+    plain_sign = 0  # of the last cue, before any negation
     is_joined = is_void = False
     i = 0
     while i < len(tokens):
@@ -197,6 +198,7 @@ def _read(tokens: tuple[str, ...]) -> list[tuple[int, int]]:
                 n_negated = MAX_NEGATED_WORDS
             if not is_void:
                 found.append((cue.attribute, -cue.sign if n_negated else cue.sign))
+            plain_sign = cue.sign
             is_joined = False
         elif token in JOINING:
             is_joined = True
@@ -204,8 +206,7 @@ def _read(tokens: tuple[str, ...]) -> list[tuple[int, int]]:
         elif token in NEGATIONS:
             n_negated = MAX_NEGATED_WORDS
         elif token in AFTERTHOUGHTS and found:
-            attribute, sign = found.pop()
-            found.append((attribute, -sign))
+            found[-1] = (found[-1][0], -plain_sign)
         elif is_negated_here and (token in ADDITIONS or token in INDIFFERENCE):
             n_negated = 0
             is_void = token in INDIFFERENCE
