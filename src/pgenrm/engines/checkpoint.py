@@ -142,10 +142,8 @@ def default_dtype(device: str, stored: torch.dtype | None) -> str:
         return "bfloat16" if is_native else "float16"
     if device.startswith("mps"):
         return "bfloat16"
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in older torch
-    is_native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # older torch cannot tell
+    is_native = bool({"avx512_bf16", "amx_bf16"} & {name for name, has in ask().items() if has})
     return "bfloat16" if is_native and stored is torch.bfloat16 else "float32"
 
 
