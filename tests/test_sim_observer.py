@@ -196,6 +196,11 @@ def test_a_comparison_of_another_world_is_an_error(
     foreign = Comparison(id="x", user=comparisons[0].user, context="2 + 2?", responses=["4", "5"])
     with pytest.raises(InputError, match="not asked in the simulated world"):
         references([foreign], world, [0])
+    told = comparisons[0].user.model_copy(update={"criteria": ("Be nice.",)})
+    with pytest.raises(InputError, match=r"'Be nice\.' is not said"):
+        references(
+            [comparisons[0].model_copy(update={"user": told})], world, [0], with_criteria=True
+        )
     single = comparisons[0].model_copy(update={"responses": ("4",), "label": 0})
     with pytest.raises(InputError, match="need two responses, found 1"):
         oracle([single], world)

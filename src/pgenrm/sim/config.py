@@ -18,7 +18,7 @@ class WorldConfig(Value):
     n_prototypes: int = Field(default=24, ge=1)
     prototype_seed: int = 0
     """Of the prototypes alone: worlds with other users but the same prototypes differ in `seed`."""
-    tail: NotNegative = 0.5
+    tail: NotNegative = 0.8
     """Prototype k, counted from 1, has a share of the users proportional to k ** -tail."""
     primary: NotNegative = 2.0
     """Weight of a prototype's first taste on an attribute with loading one."""
@@ -47,7 +47,7 @@ class WorldConfig(Value):
     description_sharpness: NotNegative = 1.5
 
     # comparisons
-    narrow_share: Share = 0.2
+    narrow_share: Share = 0.25
     """Share of pairs that differ in a few attributes of one taste only; never shown as history."""
     coherence: Share = 0.85
     """Chance that an attribute of a response follows the side drawn for its taste."""

@@ -18,7 +18,7 @@ from pgenrm.sim.tastes import ATTRIBUTES, SCENARIOS, Array
 from pgenrm.sim.world import Choice, Person, Split, World
 from pgenrm.types import Comparison, Value
 
-N_REFERENCE: Final = 2000
+N_REFERENCE: Final = 3000
 """References are computed on the first so many comparisons of a test split."""
 TRUTH: Final = "truth"
 

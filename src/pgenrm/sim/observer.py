@@ -7,7 +7,7 @@ their choice probabilities. No judge does better, but by luck. Several independe
 show how much the drawing itself moves the accuracy.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -96,7 +96,7 @@ def references(
         One reference per entry of `n_pairs`.
 
     Raises:
-        InputError: a comparison has no label or not two responses.
+        InputError: a comparison has no label, not two responses, or texts of another world.
     """
     comparisons = list(comparisons)
     particles = _Particles(world, seed, n_particles * n_sets)
@@ -168,10 +168,16 @@ class _Particles:
     def of_statements(self, user: User | None) -> Array:
         """Return the log-likelihood of what a user states, given that he states as much."""
         criteria = user.criteria if user else ()
-        total = log_likelihood(self._criteria, [CRITERION_OF[text] for text in criteria])
+        total = log_likelihood(self._criteria, [_item(CRITERION_OF, c) for c in criteria])
         if user and user.self_description is not None:
-            total += self._descriptions[:, DESCRIPTION_OF[user.self_description]]
+            total += self._descriptions[:, _item(DESCRIPTION_OF, user.self_description)]
         return total
+
+
+def _item(items: Mapping[str, int], text: str) -> int:
+    if text not in items:
+        raise InputError(f"{text!r} is not said by users of the simulated world")
+    return items[text]
 
 
 def _seen(world: World, query: str, responses: tuple[str, ...]) -> tuple[int, Array]:

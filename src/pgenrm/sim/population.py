@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
+from scipy.special import log_softmax
 
 from pgenrm.seeding import rng
 from pgenrm.sim.config import WorldConfig
@@ -120,9 +121,7 @@ class StatementModel:
             weights: [n_users, n_scenarios, n_attributes]; the mean over scenarios counts.
         """
         scores = self.sharpness * (weights.mean(axis=1) @ self.directions.T)
-        peak = scores.max(axis=1, keepdims=True)
-        total = np.log(np.exp(scores - peak).sum(axis=1, keepdims=True))
-        return np.asarray(scores - peak - total)
+        return np.asarray(log_softmax(scores, axis=1))
 
     def draw(self, generator: np.random.Generator, weights: Array, n: int) -> list[int]:
         """Draw n items that a user with weights [n_scenarios, n_attributes] states, in order."""
@@ -143,6 +142,8 @@ def log_likelihood(log_shares: Array, items: list[int]) -> Array:
         items: distinct, no two opposite, fewer than half of all.
     """
     total = np.zeros(len(log_shares), log_shares.dtype)
+    if not items:
+        return total
     shares = np.exp(log_shares)
     for item in items:
         total += log_shares[:, item] - np.log(shares.sum(axis=1))

@@ -54,9 +54,11 @@ class SimulatedTexts:
             features = self._narrow(generator) if narrow else self._wide(generator)
             if generator.random() < self._config.flaw_share:
                 features[int(generator.integers(2)), FLAWED] = 1
-            first, second = (write_response(query, row, generator) for row in features)
-            if all(MIN_WORDS <= len(t.split()) <= MAX_WORDS for t in (first, second)):
-                return Draft(query.text, scenario, (first, second), features)
+            first = write_response(query, features[0], generator)
+            if _fits(first):
+                second = write_response(query, features[1], generator)
+                if _fits(second):
+                    return Draft(query.text, scenario, (first, second), features)
 
     def _wide(self, generator: np.random.Generator) -> Array:
         side = generator.choice((-1, 1), size=len(TASTES))[_TASTE_OF] * _SIGN_OF
@@ -83,3 +85,7 @@ class SimulatedTexts:
         if query not in QUERIES:
             raise InputError(f"{query!r} is not asked in the simulated world")
         return QUERIES[query].scenario, np.stack([read_attributes(text) for text in responses])
+
+
+def _fits(text: str) -> bool:
+    return MIN_WORDS <= len(text.split()) <= MAX_WORDS
