@@ -38,12 +38,17 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
 
 
 def typical_chain(judgment: Judgment) -> JudgedChain:
-    """Pick the chain whose scores lie nearest to the pooled ones."""
-    pooled = [score or 0.0 for score in judgment.scores]
-    return min(
-        judgment.chains,
-        key=lambda c: sum((a - b) ** 2 for a, b in zip(c.scores, pooled, strict=True)),
-    )
+    """Pick the chain whose rubric shares most with those of the other chains."""
+    rubrics = [{c.name: c.weight for c in judged.chain.criteria} for judged in judgment.chains]
+
+    def shared(i: int) -> float:
+        return sum(
+            min(weight, other.get(name, 0.0))
+            for other in rubrics
+            for name, weight in rubrics[i].items()
+        )
+
+    return judgment.chains[max(range(len(rubrics)), key=shared)]
 
 
 def _heading(text: str) -> Text:
