@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pgenrm.attributes.fit import choices_of, fit_prior
 from pgenrm.attributes.measure import N_ATTRIBUTES, Measured, Vector, measured
-from pgenrm.attributes.population import DEFAULT_FILE, Population, population_of
+from pgenrm.attributes.population import Population, default_population, population_of
 from pgenrm.attributes.posterior import Array, Choices, weights_posterior
 from pgenrm.attributes.scenario import SCENARIOS, Scenario, classify
 from pgenrm.attributes.stated import stated_directions
@@ -160,8 +160,3 @@ class AttributeModel:
             roots = np.linalg.cholesky(covariances)
             found |= {i: Belief(means[j], roots[j]) for j, i in enumerate(rows)}
         return [found[i] for i in range(len(users))]
-
-
-def default_population() -> Population:
-    """Read the population that ships."""
-    return Population.model_validate_json(DEFAULT_FILE.read_bytes())

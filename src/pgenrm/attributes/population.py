@@ -92,6 +92,11 @@ class Population(Value):
         )
 
 
+def default_population() -> Population:
+    """Read the population that ships."""
+    return Population.model_validate_json(DEFAULT_FILE.read_bytes())
+
+
 def population_of(prior: Prior, name: str) -> Population:
     """Turn arrays into the JSON form, rounded to four decimals."""
     mean = prior.means.mean(axis=0)
