@@ -1,5 +1,7 @@
 """The posterior of a user's weights is right, sharpens with evidence, and depends on him alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from scipy.special import log_expit
 
 from pgenrm.attributes.measure import BOUND, N_ATTRIBUTES
 from pgenrm.attributes.population import default_population
-from pgenrm.attributes.posterior import Array, Choices, Prior, weights_posterior
+from pgenrm.attributes.posterior import STATED_NOISE, Array, Choices, Prior, weights_posterior
 from pgenrm.attributes.scenario import SCENARIOS
 
 PRIOR = default_population().prior()
@@ -95,14 +97,30 @@ def test_a_choice_in_the_same_scenario_says_more_than_one_in_another() -> None:
     assert mean[0, 0] < mean[1, 0] < PRIOR.means[0, 0]
 
 
-def test_a_stated_direction_shifts_the_mean_of_that_attribute_only() -> None:
+def stating(directions: dict[int, float]) -> Choices:
+    """A user who has made no choice but states these directions."""
     stated = np.zeros((1, N_ATTRIBUTES))
-    stated[0, 2] = -1.0
-    choices = Choices(np.zeros((1, 0, N_ATTRIBUTES)), np.zeros((1, 0), dtype=np.intp), stated)
-    mean, _ = weights_posterior(PRIOR, choices, np.array([1]))
-    np.testing.assert_allclose(
-        mean[0] - PRIOR.means[1], np.eye(N_ATTRIBUTES)[2] * -PRIOR.stated_shift, atol=1e-12
-    )
+    for attribute, direction in directions.items():
+        stated[0, attribute] = direction
+    return Choices(np.zeros((1, 0, N_ATTRIBUTES)), np.zeros((1, 0), dtype=np.intp), stated)
+
+
+def test_a_stated_direction_moves_the_mean_of_that_attribute_less_the_noise() -> None:
+    mean, _ = weights_posterior(PRIOR, stating({2: -1.0}), np.array([1]))
+    move = mean[0] - PRIOR.means[1]
+    assert move[2] == pytest.approx(-PRIOR.stated_shift / (1 + STATED_NOISE))
+    np.testing.assert_allclose(np.delete(move, 2), 0)
+
+
+def test_a_stated_direction_moves_what_goes_with_it_in_the_population() -> None:
+    cov = PRIOR.user_cov.copy()
+    cov[2, 5] = cov[5, 2] = -0.6 * np.sqrt(cov[2, 2] * cov[5, 5])
+    prior = replace(PRIOR, user_cov=cov)
+    one, _ = weights_posterior(prior, stating({2: 1.0}), np.array([0]))
+    both, _ = weights_posterior(prior, stating({2: 1.0, 5: -1.0}), np.array([0]))
+    assert one[0, 5] < prior.means[0, 5]
+    assert both[0, 5] < one[0, 5]
+    assert prior.means[0, 2] < one[0, 2] < both[0, 2]
 
 
 @given(st.integers(1, 6), st.integers(0, 7), st.integers(0, 2**31))

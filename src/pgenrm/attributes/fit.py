@@ -1,8 +1,8 @@
 """Estimate the population prior from many users' choices (empirical Bayes).
 
 Alternates two steps until little moves: the posterior of every user under the current prior
-(`posterior.py`), then the prior under these posteriors. Means, scenario shifts and the worth of a
-stated wish take a Newton step on their marginal posterior; the two covariances become the average
+(`posterior.py`), then the prior under these posteriors. Means, scenario shifts and what a stated
+wish reports take a Newton step on their marginal posterior; the two covariances become the average
 posterior second moments (EM). The prior one starts from counts as a few users' worth of evidence,
 so that little data moves it little.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgenrm.attributes.measure import N_ATTRIBUTES, Vector, measure
-from pgenrm.attributes.posterior import Array, Choices, Prior, Sites, fit_sites
+from pgenrm.attributes.posterior import Array, Choices, Prior, Sites, fit_sites, lean
 from pgenrm.attributes.scenario import SCENARIOS, classify
 from pgenrm.attributes.stated import stated_directions
 from pgenrm.types import Comparison, Context
@@ -81,6 +81,7 @@ def fit_prior(start: Prior, data: list[Choices]) -> Prior:
         scenario = _Moments(start.scenario_cov)
         for choices, design in zip(data, designs, strict=True):
             sites = fit_sites(prior, choices)
+            design[..., -1] = _wished(prior, choices)
             design_t = np.swapaxes(design, 1, 2)
             score = score + (design_t @ sites.gain[..., None]).sum(axis=(0, 2))
             information = information + (design_t @ sites.precision @ design).sum(axis=0)
@@ -133,14 +134,21 @@ class _Moments:
 def _design(choices: Choices) -> Array:
     """Return [b, n, p]: every choice's utility as a function of the population's coefficients.
 
-    The p coefficients are a mean per attribute, its shift per scenario and attribute, and the worth
-    of a stated wish.
+    The p coefficients are a mean per attribute, its shift per scenario and attribute, and what a
+    stated wish reports. The last column depends on the prior: it is filled in every round.
     """
     x = choices.differences
     is_scenario = choices.scenarios[..., None] == np.arange(len(SCENARIOS))
     by_scenario = is_scenario[..., None] * x[:, :, None, :]
-    wished = (x * choices.stated[:, None, :]).sum(-1, keepdims=True)
-    return np.concatenate([x, by_scenario.reshape(*x.shape[:2], -1), wished], axis=-1)
+    return np.concatenate(
+        [x, by_scenario.reshape(*x.shape[:2], -1), np.zeros_like(x[..., :1])], axis=-1
+    )
+
+
+def _wished(prior: Prior, choices: Choices) -> Array:
+    leaning = lean(prior.user_cov, choices.stated)
+    product: Array = (choices.differences * leaning[:, None, :]).sum(-1)
+    return product
 
 
 def _means(coefficients: Array) -> Array:

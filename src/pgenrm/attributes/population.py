@@ -54,7 +54,7 @@ class Population(Value):
     scenarios: dict[Scenario, dict[str, Shift]] = Field(default_factory=dict)
     """Scenario -> attribute -> shift of the mean; what is not named does not move."""
     stated: Shift
-    """Shift of a user's mean towards a direction that he states."""
+    """Deviation from the mean that a stated wish reports; noise takes a fifth of it off."""
     user_correlations: Correlations | None = None
     """[n_attributes][n_attributes] between users; None: uncorrelated."""
     scenario_correlations: Correlations | None = None

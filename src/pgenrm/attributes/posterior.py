@@ -30,6 +30,8 @@ NODES, WEIGHTS = np.polynomial.hermite.hermgauss(16)
 MAX_SWEEPS = 200
 TOLERANCE = 1e-4
 """A user is done when no mean and no variance of a utility moves by more than this."""
+STATED_NOISE = 0.25
+"""Variance of a wish around what its user wants, as a share of the variance between users."""
 MIN_PROGRESS, DAMPING = 0.8, 0.9
 """A user whose sweep moves nearly as far as the last one is damped: parallel updates overshoot on
 choices that say the same."""
@@ -49,7 +51,7 @@ class Prior:
     scenario_cov: Array
     """[k, k]: spread between the scenarios of one user."""
     stated_shift: float
-    """Shift of the prior mean per stated direction."""
+    """Deviation from the mean that a stated wish reports, in logits per unit."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,34 @@ def weights_posterior(
     sites = fit_sites(prior, choices)
     is_same = (choices.scenarios == queries[:, None]).astype(float)
     cross = x @ prior.user_cov + is_same[..., None] * (x @ prior.scenario_cov)  # [b, h, k]
-    shift = prior.stated_shift * choices.stated
+    shift = prior.stated_shift * lean(prior.user_cov, choices.stated)
     mean = prior.means[queries] + shift + (sites.gain[:, None, :] @ cross)[:, 0]
     cov = prior.user_cov + prior.scenario_cov - np.swapaxes(cross, 1, 2) @ sites.precision @ cross
     return mean, cov
+
+
+def lean(user_cov: Array, stated: Array) -> Array:
+    """Return [b, k]: where users lean who state these directions, per reported deviation.
+
+    A wish is a noisy observation of the user's deviation in one attribute. What varies together
+    between users moves together: who asks for warmth gets some of what warm people like.
+    """
+    if not stated.any():
+        return np.zeros_like(stated)
+    is_stated = (stated != 0).astype(float)
+    observed = is_stated[:, :, None] * user_cov * is_stated[:, None, :]
+    noise = np.where(is_stated, STATED_NOISE * np.diag(user_cov), 1.0)
+    solved = np.linalg.solve(observed + _diagonal(noise), stated[..., None])[..., 0]
+    leaning: Array = (user_cov * solved[:, None, :]).sum(-1)
+    return leaning
 
 
 def fit_sites(prior: Prior, choices: Choices) -> Sites:
     """Approximate every user's choices by Gaussian observations of their utilities."""
     x = choices.differences
     x_t = np.swapaxes(x, 1, 2)
-    weights = prior.means[choices.scenarios] + prior.stated_shift * choices.stated[:, None, :]
+    shift = prior.stated_shift * lean(prior.user_cov, choices.stated)
+    weights = prior.means[choices.scenarios] + shift[:, None, :]
     is_same = choices.scenarios[:, :, None] == choices.scenarios[:, None, :]
     kernel = x @ prior.user_cov @ x_t + is_same * (x @ prior.scenario_cov @ x_t)
     kernel = kernel + JITTER * np.eye(x.shape[1])
