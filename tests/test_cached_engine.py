@@ -213,6 +213,17 @@ def test_threads_share_a_cache(opened: Open) -> None:
     assert answers == [ScriptedEngine(by_seed).complete(batch) for batch in batches]
 
 
+def test_of_two_that_ask_for_the_same_the_first_to_store_it_wins(opened: Open) -> None:
+    quick = opened(ScriptedEngine(["quick"]))
+
+    def slow(request: ChatRequest, i: int) -> str:
+        quick.complete([request])
+        return "slow"
+
+    opened(ScriptedEngine(slow)).complete([ask()])
+    assert texts(opened(ScriptedEngine([])).complete([ask()])[0]) == ["quick"]
+
+
 def fill(path: str, first: int) -> list[list[str]]:
     """What one of several processes does: ask in small batches, in an order of its own."""
     requests = [ask(str((first + i) % 60), n=2) for i in range(60)]

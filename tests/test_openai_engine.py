@@ -306,6 +306,21 @@ def test_a_rejected_parameter_is_left_out_and_named_once_in_the_log(
     assert name not in server.calls[-1]
 
 
+def test_a_slow_call_does_not_undo_what_was_found_out_meanwhile(make_engine: MakeEngine) -> None:
+    def script(body: Body, n_earlier: int) -> Reply:
+        if "logprobs" in body:
+            return refuses(400, "logprobs are not supported")
+        delay_s = 0.3 if asked(body) == "slow" else 0.0
+        return Reply(echo(body, n_earlier).body, delay_s=delay_s)
+
+    with serve(script) as server:
+        engine = make_engine(server)
+        engine.complete([ask("slow"), ask("quick", logprobs=True)])
+        server.calls.clear()
+        engine.complete([ask("later", logprobs=True)])
+    assert ["logprobs" in body for body in server.calls] == [False]
+
+
 def test_a_prompt_that_is_rejected_for_itself_teaches_nothing(make_engine: MakeEngine) -> None:
     def script(body: Body, n_earlier: int) -> Reply:
         too_long = "the context is 4096 tokens; lower max_tokens or max_completion_tokens; seed: 3"

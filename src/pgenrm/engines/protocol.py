@@ -65,7 +65,11 @@ class Answer(Value):
 
 
 class Engine(Protocol):
-    """Writes completions. `complete` may be called from several threads at once."""
+    """Writes completions. `complete` may be called from several threads at once.
+
+    An engine may also have a `cache_identity: str`: whatever its completions depend on beside model
+    and request, such as address, adapter or revision. `CachedEngine` makes it part of the key.
+    """
 
     name: str
     """Kind of engine: `openai`, `local`, `scripted`."""
