@@ -1,7 +1,7 @@
 """Personalised generative reward models: judge responses for one user, with reasons.
 
-The names below are the core. `pgenrm.chain` has `parse` and `format`; engines are imported from their
-modules (`pgenrm.engines.openai`, `pgenrm.engines.local`), since each needs an extra.
+The names below are the core. `pgenrm.chain` has `parse` and `format`; engines are imported from
+their modules (`pgenrm.engines.openai`, `pgenrm.engines.local`), since each needs an extra.
 """
 
 from pgenrm.accuracy import Accuracy, accuracy

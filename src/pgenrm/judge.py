@@ -274,7 +274,7 @@ def _outcome(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcom
 
 def _column_means(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
     if len(scores) == 0:
-        return (None,) * scores.shape[1]
+        return (None,) * int(scores.shape[1])
     means: NDArray[np.float64] = scores.mean(axis=0).round(6)
     return tuple(float(mean) for mean in means)
 
@@ -282,7 +282,7 @@ def _column_means(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
 def _standard_errors(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
     n_chains, n_responses = scores.shape
     if n_chains < 2:
-        return (None,) * n_responses
+        return (None,) * int(n_responses)
     errors: NDArray[np.float64] = scores.std(axis=0, ddof=1) / np.sqrt(n_chains)
     return tuple(float(error) for error in errors.round(6))
 
