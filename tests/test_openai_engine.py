@@ -391,6 +391,16 @@ def test_retry_after_is_honoured(
     assert at_least_s <= time.monotonic() - start < at_least_s + 1.5
 
 
+def test_a_retry_after_of_nothing_does_not_use_up_the_retries_at_once(
+    make_engine: MakeEngine,
+) -> None:
+    with serve(lambda body, n: refuses(429, retry_after="0")) as server:
+        start = time.monotonic()
+        make_engine(server, max_retries=4, backoff_s=0.05).complete([ask()])
+    assert len(server.calls) == 5
+    assert time.monotonic() - start >= 0.5 * 0.05 * (1 + 2 + 4 + 8)
+
+
 def test_a_retry_after_beyond_the_timeout_is_a_failure_at_once(make_engine: MakeEngine) -> None:
     with serve(lambda body, n: refuses(429, retry_after="3600")) as server:
         (answer,) = make_engine(server, timeout_s=5.0).complete([ask()])

@@ -6,7 +6,6 @@ long Retry-After, and their first wait cannot be set.
 
 import asyncio
 import ipaddress
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -97,9 +96,9 @@ class Calls:
             EngineError: the server refuses key, model or address and has never answered a call.
         """
         holds_slot = False
-        n_timeouts = 0
+        n_retries = n_timeouts = 0
         try:
-            for n_retries in itertools.count():
+            while True:
                 if not holds_slot:
                     await self._slots.acquire()
                     holds_slot = True
@@ -115,7 +114,7 @@ class Calls:
                     self._slots.release()
                     holds_slot = False
                 await asyncio.sleep(self._wait_s(outcome, n_retries, jitter))
-            raise AssertionError("unreachable")
+                n_retries += 1
         finally:
             if holds_slot:
                 self._slots.release()
@@ -185,7 +184,7 @@ class Calls:
 
     def _wait_s(self, trouble: Trouble, n_retries: int, jitter: int) -> float:
         spread = derive_seed("backoff", jitter, n_retries) / 2**63
-        if trouble.retry_after_s is not None:
+        if trouble.retry_after_s:  # 0 tells nothing about how long a busy server stays busy
             return trouble.retry_after_s + spread * self._backoff_s
         return min(MAX_BACKOFF_S, self._backoff_s * 2.0**n_retries) * (0.5 + 0.5 * spread)
 

@@ -17,6 +17,7 @@ from pgenrm.engines.calls import Calls
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion
 from pgenrm.engines.wire import Dialect, Reply, body, lost, read_reply, served_window
 from pgenrm.errors import EngineError
+from pgenrm.seeding import derive_seed
 from pgenrm.types import Failure, Message
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ class OpenAIEngine:
         dialect = known = self._dialect
         while True:
             fields = body(self.model, request, dialect, first, n, self._extra_body)
-            outcome = await self._calls.post(fields, jitter=request.seed)
+            outcome = await self._calls.post(fields, jitter=derive_seed(request.seed, first))
             if isinstance(outcome, bytes):
                 if dialect != known:
                     self._learn(dialect)
