@@ -190,6 +190,7 @@ def measure(options: argparse.Namespace, ignores_n: bool) -> Measured:
     latency_s = options.latency_ms / 1000
     process = context.Process(target=serve, args=(there, options.slots, latency_s, ignores_n))
     process.start()
+    there.close()  # so that a server that dies is noticed here
     engine = OpenAIEngine(
         "benchmark",
         f"http://127.0.0.1:{here.recv()}/v1",
@@ -227,7 +228,7 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=1000)
     parser.add_argument("--m", type=int, default=8, help="chains per comparison")
     parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--latency-ms", type=float, default=150.0)
+    parser.add_argument("--latency-ms", type=float, default=200.0)
     parser.add_argument("--concurrency", type=int, default=64, help="of the engine")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
