@@ -70,9 +70,6 @@ PADDING_WORDS: Final = 50
 TYPICAL_LETTERS: Final = 4.8
 """Letters per word of ordinary English; ten such words pad the average of a short text."""
 
-_CENTRES: Final = np.array([a.centre for a in ATTRIBUTES])
-_SCALES: Final = np.array([a.scale for a in ATTRIBUTES])
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -178,19 +175,19 @@ def _read_line(line: str, n: _Lines) -> None:
 # ---------------------------------------------------------------- words
 
 _KINDS: Final = tuple(WORDS)
-_KINDS_OF: Final[dict[bytes, bytes]] = {}
-"""Word -> the indices of its kinds, as bytes: joined over a text, `bytes.count` counts a kind."""
-for _i, _kind in enumerate(_KINDS):
-    for _word in WORDS[_kind].encode().split():
-        _KINDS_OF[_word] = _KINDS_OF.get(_word, b"") + bytes([_i])
-_PHRASES_AT: Final[dict[bytes, list[tuple[int, bytes]]]] = {}
+_PHRASES_AT: Final[dict[bytes, list[tuple[str, bytes]]]] = {}
 """Longest word of a phrase -> kind and phrase: searched for only in texts with that word."""
 for _kind, _phrases in PHRASES.items():
     for _phrase in _phrases:
-        _PHRASES_AT.setdefault(max(_phrase.split(), key=len).encode(), []).append(
-            (_KINDS.index(_kind), f" {_phrase} ".encode())
-        )
-_PHRASE_WORDS: Final = frozenset(_PHRASES_AT)
+        _rarest = max(reversed(_phrase.encode().split()), key=len)
+        _PHRASES_AT.setdefault(_rarest, []).append((_kind, f" {_phrase} ".encode()))
+_MARKS: Final[tuple[str | bytes, ...]] = (*_KINDS, *_PHRASES_AT)
+"""What a word may be a mark of: a kind, or a place to search for phrases."""
+_MARKS_OF: Final[dict[bytes, bytes]] = {word: bytes([_MARKS.index(word)]) for word in _PHRASES_AT}
+"""Word -> the indices of its marks, as bytes: joined over a text, `bytes.count` counts each."""
+for _i, _kind in enumerate(_KINDS):
+    for _word in WORDS[_kind].encode().split():
+        _MARKS_OF[_word] = _MARKS_OF.get(_word, b"") + bytes([_i])
 
 _WORD_BYTES: Final = bytes(
     ord(chr(b).lower()) if chr(b).isalnum() or chr(b) == "'" else ord(" ") for b in range(128)
@@ -203,18 +200,22 @@ _PUNCTUATION: Final = re.compile(
 _UNSPACED: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Kana and Chinese characters: written without spaces, so each counts as a word."""
 _EMOJI: Final = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff]")
-_SMILEYS: Final = (":)", ":-)", ";)", ":D")
+_SMILEYS: Final = (":)", ";)", ":-)")
 _QUESTIONS: Final = ("? ", "?\n", '?"', "\uff1f")
 
 
 def _count_words(words: list[bytes], joined: bytes) -> dict[str, int]:
     """Count the words and phrases of every kind; `joined` has the words between single spaces."""
-    hits = b"".join([_KINDS_OF[word] for word in words if word in _KINDS_OF])
-    counts = [hits.count(i) for i in range(len(_KINDS))]
-    for word in _PHRASE_WORDS.intersection(words):
-        for i, phrase in _PHRASES_AT[word]:
-            counts[i] += joined.count(phrase)
-    return dict(zip(_KINDS, counts, strict=True))
+    hits = b"".join([_MARKS_OF[word] for word in words if word in _MARKS_OF])
+    counts = dict.fromkeys(_KINDS, 0)
+    for i in set(hits):
+        mark = _MARKS[i]
+        if isinstance(mark, str):
+            counts[mark] += hits.count(i)
+        else:
+            for kind, phrase in _PHRASES_AT[mark]:
+                counts[kind] += joined.count(phrase)
+    return counts
 
 
 # ---------------------------------------------------------------- a text
@@ -236,7 +237,7 @@ def _measure(text: str) -> Measured:
     letters_per_word = (n_letters + 10 * TYPICAL_LETTERS) / (n_words + 10)
 
     lines = _read_lines(text)
-    n_code = lines.n_code + (text.count("`") - 3 * text.count("```")) // 2
+    n_code = lines.n_code + _count_code_spans(text)
     n_paragraphs = max(1, lines.n_paragraphs)
     n = _count_words(words, joined)
     n_numbers = n["number"] + joined.translate(_DIGITS_TO_ZERO).count(b" 0") - lines.n_numbered
@@ -284,10 +285,16 @@ def _measure(text: str) -> Measured:
         _some(n["disclaimer"], "disclaimer marker"),
         _some(n["you"], "mention of 'you'", "mentions of 'you'"),
     )
-    z = (np.array(raw) - _CENTRES) / _SCALES
-    vector = z / np.sqrt(1 + (z / BOUND) ** 2)
+    z = [(value - a.centre) / a.scale for value, a in zip(raw, ATTRIBUTES, strict=True)]
+    vector = np.array([value / sqrt(1 + (value / BOUND) ** 2) for value in z])
     vector.flags.writeable = False
     return Measured(vector, reasons)
+
+
+def _count_code_spans(text: str) -> int:
+    """Count pairs of single backticks."""
+    n_ticks = text.count("`")
+    return (n_ticks - 3 * text.count("```")) // 2 if n_ticks else 0
 
 
 def _count_questions(text: str) -> int:
