@@ -14,9 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.chain import canonical, format, parse
 from pgenrm.errors import FormatError, InputError
+from pgenrm.evaluator import ChainRequest, ChainSample
 from pgenrm.types import Criterion, EvaluationChain, Rating
+from tests import cases
 from tests.rewrite_golden_chains import CHAINS, result
 
 GOLDEN = sorted(path.stem for path in CHAINS.glob("*.txt"))
@@ -170,6 +173,7 @@ def test_parsing_a_formatted_chain_gives_the_chain(chain: EvaluationChain) -> No
 
 words = st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyzäéßñ-' "), min_size=3, max_size=24)
 phrases = words.map(lambda text: " ".join(text.strip("-' ").split())).filter(lambda t: len(t) > 2)
+reasons = phrases | st.integers(0, 2000).map("{} words, 12.5 a line".format)
 
 
 @given(
@@ -192,13 +196,27 @@ def test_an_ordinary_chain_is_written_in_the_plain_form(
             for name in names
         ),
         ratings=tuple(
-            tuple(Rating(score=data.draw(grade), reason=data.draw(phrases)) for _ in names)
+            tuple(Rating(score=data.draw(grade), reason=data.draw(reasons)) for _ in names)
             for _ in range(n_responses)
         ),
         stated_scores=(None,) * n_responses,
     )
     chain = chain.model_copy(update={"stated_scores": chain.rubric_scores})
     assert '"exact"' not in format(chain)
+
+
+def test_the_chains_of_the_attribute_evaluator_are_written_in_the_plain_form() -> None:
+    comparison = cases.comparison()
+    request = ChainRequest(
+        id="a",
+        user=comparison.user,
+        context=comparison.context,
+        responses=comparison.responses,
+        n=8,
+    )
+    for sample in AttributeEvaluator().evaluate([request])[0].samples:
+        assert isinstance(sample, ChainSample)
+        assert '"exact"' not in format(sample.chain)
 
 
 def test_the_wire_form_is_that_of_the_released_checkpoints() -> None:

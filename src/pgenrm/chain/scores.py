@@ -26,9 +26,8 @@ LABEL = r"""
 """
 """A response by its number or capital letter."""
 
-HAS_DIGIT = re.compile(r"\d").search
-
 MENTION = re.compile(LABEL, FLAGS)
+HAS_DIGIT = re.compile(r"\d").search
 
 
 def position(label: str) -> int:
@@ -102,12 +101,13 @@ _LEAD = (
     r"(?:[\s:=→⇒>|*_]|[–—-](?=\s)|(?:scores?|scored|rating|rated|is|of|gets|earns|receives)\b)*+"
 )
 _OTHER_NUMBER = r"\s?(?:[–→~-]|->|to\b|vs)\s?\d"
+_OTHER_SCORE = r"\s?(?:(?:→|->)\s?\d|(?:[–~-]|to\b|vs)\s?[\d.]{1,4}\s?/)"
 
 _AHEAD = re.compile(  # Clarity (40%): 8/10 - reason
     rf"""
     {_RESTATED_WEIGHT} {_LEAD} (?P<number>{NUMBER}|\d{{1,2}},\d{{1,2}}(?=\s?/))
     (?! \s? [%x×*·] | {_OTHER_NUMBER} )
-    (?: {SCALE} (?! [\w%/] | \s?[x×*·]\s?\d | {_OTHER_NUMBER} )
+    (?: {SCALE} (?! [\w%/] | \s?[x×*·]\s?\d | {_OTHER_SCORE} )
       | (?:\s(?:points?|pts)\b)?
         (?= \s? (?:$ | [.;:!)(\[\]–—=→|,] | -\s) | \s(?:because|since)\b ) )
     """,
@@ -121,7 +121,7 @@ _ANYWHERE = re.compile(  # Clarity: reason. Score: 8/10
     rf"|(?<![\w./])(?P<scaled>{NUMBER}){SCALE.replace('<top>', '<scaled_top>')}(?!\s?[x×*·]\s?\d))",
     FLAGS,
 )
-_TIMES = re.compile(r"[x×*·]\s?\d")
+HAS_PRODUCT = re.compile(r"[x×*·]\s?\d").search
 _PRODUCT = re.compile(  # 8 x 30% = 2.4; 0.3 * 8/10
     rf"(?<![\w.])(?P<a>{NUMBER})(?P<a_unit>%|/10)?\s?[x×*·]\s?(?P<b>{NUMBER})(?P<b_unit>%|/10)?"
     rf"[)\s]{{0,3}}(?:=\s?[\d.]{{1,8}})?",
@@ -143,7 +143,7 @@ def rating_ahead(text: str, weight: float) -> tuple[float, str] | None:
     >>> rating_ahead(": 10 bullet points make it long", 30) is None
     True
     """
-    if _TIMES.search(text) and (products := list(_PRODUCT.finditer(text))):
+    if HAS_PRODUCT(text) and (products := list(_PRODUCT.finditer(text))):  # the first is fast
         return _from_product(text, products, weight)
     match = _AHEAD.match(text) or _IN_BRACKETS.match(text)
     if match is None:
@@ -192,8 +192,8 @@ def _from_product(
     return None
 
 
-def _is(a: float, b: float) -> bool:
-    return abs(a - b) < 0.51
+def _is(share: float, weight: float) -> bool:
+    return abs(share - weight) <= 0.5  # percent: models round
 
 
 def reason(text: str) -> str:
