@@ -424,7 +424,9 @@ def test_a_server_that_hangs_is_left_after_the_timeout_and_tried_once_more(
     assert len(server.calls) == 2
 
 
-def test_a_server_that_is_down_fails_every_sample_and_loses_none(make_engine: MakeEngine) -> None:
+def test_a_server_that_is_down_fails_every_sample_and_loses_none(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         base_url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
@@ -433,6 +435,8 @@ def test_a_server_that_is_down_fails_every_sample_and_loses_none(make_engine: Ma
     samples = [sample for answer in answers for sample in answer.samples]
     assert len(samples) == 60
     assert all(isinstance(s, Failure) and base_url in s.reason for s in samples)
+    assert {answer.n_prompt_tokens for answer in answers} == {0}
+    assert caplog.text.count("trying again up to 3 times") == 1
 
 
 def test_once_a_server_is_known_to_be_down_others_do_not_wait_for_it_again(

@@ -204,8 +204,8 @@ def _numbered(answer: Answer, numbers: Sequence[int]) -> dict[int, _Sample]:
 
 
 def _answer(samples: Mapping[int, _Sample]) -> Answer:
-    counts = [s.n_prompt_tokens for s in samples.values() if s.n_prompt_tokens is not None]
+    counts = [s.n_prompt_tokens for s in samples.values()]
     return Answer(
         samples=tuple(samples[number].sample for number in sorted(samples)),
-        n_prompt_tokens=sum(counts) if counts else None,
+        n_prompt_tokens=None if None in counts else sum(n or 0 for n in counts),
     )

@@ -6,6 +6,7 @@ long Retry-After, and their first wait cannot be set.
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ try:
     import openai
 except ImportError as error:
     raise MissingExtraError("openai", "the openai engine") from error
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 LISTING_TIMEOUT_S = 10.0
@@ -84,6 +87,7 @@ class Calls:
         self._backoff_s = backoff_s
         self._has_answered = False
         self._is_down = False
+        self._outage_is_noted = False
 
     async def post(self, body: dict[str, Any], jitter: int) -> bytes | Trouble:
         """Ask for a chat completion until an answer comes or the call is given up.
@@ -104,7 +108,7 @@ class Calls:
                     holds_slot = True
                 outcome = await self._attempt(body)
                 if isinstance(outcome, bytes):
-                    self._has_answered, self._is_down = True, False
+                    self._has_answered, self._is_down, self._outage_is_noted = True, False, False
                     return outcome
                 n_timeouts += outcome.kind is TroubleKind.TIMED_OUT
                 if self._gives_up(outcome, n_retries, n_timeouts):
@@ -113,6 +117,7 @@ class Calls:
                 if outcome.kind not in (TroubleKind.BUSY, TroubleKind.UNREACHABLE):
                     self._slots.release()
                     holds_slot = False
+                self._note_outage(outcome)
                 await asyncio.sleep(self._wait_s(outcome, n_retries, jitter))
                 n_retries += 1
         finally:
@@ -181,6 +186,11 @@ class Calls:
             self._is_down = self._is_down or n_retries == self._max_retries
             return self._is_down
         return n_retries == self._max_retries
+
+    def _note_outage(self, trouble: Trouble) -> None:
+        if trouble.kind is TroubleKind.UNREACHABLE and not self._outage_is_noted:
+            self._outage_is_noted = True
+            logger.warning("%s; trying again up to %d times", trouble.reason, self._max_retries)
 
     def _wait_s(self, trouble: Trouble, n_retries: int, jitter: int) -> float:
         spread = derive_seed("backoff", jitter, n_retries) / 2**63

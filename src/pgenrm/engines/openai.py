@@ -173,10 +173,10 @@ class OpenAIEngine:
 
     async def _answer(self, request: ChatRequest) -> Answer:
         replies = await self._replies(request, 0, request.n)
-        counts = [r.n_prompt_tokens for r in replies if r.n_prompt_tokens is not None]
+        counts = [r.n_prompt_tokens for r in replies]
         return Answer(
             samples=tuple(sample for reply in replies for sample in reply.samples),
-            n_prompt_tokens=sum(counts) if counts else None,
+            n_prompt_tokens=None if None in counts else sum(n or 0 for n in counts),
         )
 
     async def _replies(self, request: ChatRequest, first: int, n: int) -> list[Reply]:
@@ -192,7 +192,7 @@ class OpenAIEngine:
         """Ask for n samples in one call, and in further calls for those that did not come."""
         reply = await self._negotiate(request, first, n)
         if isinstance(reply, Failure):
-            return [Reply(samples=(reply,) * n, n_prompt_tokens=None)]
+            return [Reply(samples=(reply,) * n, n_prompt_tokens=0)]
         samples = reply.samples[:n]
         if request.sampling.temperature > 0:
             self._warn_if_equal(samples)
