@@ -17,7 +17,9 @@ def test_ties_and_unscored_count_as_wrong_and_nothing_leaves_the_count() -> None
     assert result.decided_accuracy == pytest.approx(2 / 3)
 
 
-def test_one_user_has_no_interval() -> None:
+def test_too_few_users_have_no_interval() -> None:
+    assert accuracy([(str(i), C) for i in range(19)]).interval is None
+    assert accuracy([(str(i), C) for i in range(20)]).interval == (1, 1)
     assert accuracy([("a", C), ("a", W)]).interval is None
     assert accuracy([("a", T)]).decided_accuracy is None
 

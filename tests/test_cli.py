@@ -108,11 +108,62 @@ def test_bad_rows_can_be_skipped_and_are_kept_with_reasons(
     done = pgenrm("judge", path, "--skip-bad", "--out", tmp_path / "out.jsonl")
     assert done.code == 0
     assert [j.id for j in read_judgments(tmp_path / "out.jsonl")] == ["c0", "c1"]
-    rejected = [json.loads(x) for x in (tmp_path / "out.rejected.jsonl").read_text().splitlines()]
+    rejected = [
+        json.loads(x) for x in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()
+    ]
     assert [r["place"] for r in rejected] == [f"{path}:3", f"{path}:4"]
     assert rejected[0]["row"] == '{"id": 3}'
     assert "already used" in rejected[1]["reason"]
     assert "2 bad rows left out" in done.err
+
+
+def test_rejected_rows_never_overwrite_an_input(pgenrm: Terminal, tmp_path: Path) -> None:
+    paths = [tmp_path / "x.jsonl", tmp_path / "x.jsonl.rejected.jsonl"]
+    for path in paths:
+        path.write_text(rows(1))
+    done = pgenrm("judge", *paths, "--skip-bad")
+    assert done.code == 2
+    assert "would overwrite the input" in done.err
+    assert paths[1].read_text() == rows(1)
+
+
+def test_an_empty_and_a_huge_response_are_judged(pgenrm: Terminal) -> None:
+    texts = ("", "word " * 200_000)
+    row = comparison(responses=texts).model_dump_json()
+    done = pgenrm("judge", "-", "--json", "-m", 2, stdin=row)
+    assert done.code == 0
+    assert json.loads(done.out)["outcome"] in {"correct", "wrong"}
+
+
+def test_control_signs_do_not_reach_the_terminal(pgenrm: Terminal) -> None:
+    row = comparison("a\x1b[2J", responses=("x\x1b]52;c;aGk=\x07", "y\u202e\x9b")).model_dump_json()
+    out = pgenrm("judge", "-", stdin=row).out
+    assert not set(out) & set("\x1b\x07\x9b\u202e")
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
+def test_an_output_that_is_no_file_is_refused(pgenrm: Terminal, device: str) -> None:
+    done = pgenrm("judge", "-", "--out", device, stdin=rows(1))
+    assert done.code == 2
+    assert "is not a file" in done.err
+
+
+def test_a_full_disk_is_one_line_and_code_1(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(rows(50))
+    command = [sys.executable, "-m", "pgenrm", "judge", str(tmp_path / "in.jsonl"), "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_that_lacks_signs_is_no_error(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "pgenrm", "judge", EXAMPLES[0]]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Verdict" in done.stdout
 
 
 def test_a_run_goes_on_and_other_settings_are_refused(pgenrm: Terminal, tmp_path: Path) -> None:
@@ -149,8 +200,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     ("args", "reason"),
     [
         (["--model", "openai:"], "needs the name of a model"),
-        (["--base-url", "http://localhost"], "--base-url needs a language model"),
-        (["--template", "x.jinja"], "--template needs a language model"),
+        (["--base-url", "http://localhost"], "--base-url has no effect on --model attributes"),
+        (["--template", "x.jinja"], "it needs openai:NAME or PATH"),
+        (["--model", "openai:m", "--device", "cpu"], "--device has no effect on --model openai:m"),
+        (["--temperature", "0.5"], "--temperature has no effect on --model attributes"),
+        (["-"], "standard input can be read once only"),
         (["--model", "attributes:none.json"], "none.json cannot be read"),
         (["--retry-unscored"], "--retry-unscored needs --out"),
         (["-m", "0"], "Invalid value for '-m'"),

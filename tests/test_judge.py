@@ -1,11 +1,11 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgenrm.errors import EngineError
+from pgenrm.errors import EngineError, InputError
 from pgenrm.evaluator import ChainRequest, ChainSet
 from pgenrm.judge import PGenRM, presentation_orders
 from pgenrm.types import Comparison, Failure, FailureKind, Judgment, Outcome, User
@@ -79,6 +79,74 @@ def test_failed_chains_are_kept_beside_the_readable_ones() -> None:
     assert (len(judgment.chains), len(judgment.failures)) == (6, 2)
     assert judgment.n_completion_tokens == 6 * 5 + 2 * 3
     assert judgment.choice == 0
+
+
+def first_is_better(_: ChainRequest, __: int) -> Sequence[float]:
+    return (8, 3)
+
+
+@pytest.mark.parametrize("m", [2, 3, 7, 9])
+def test_a_preference_for_a_position_cancels_whatever_m_is(m: int) -> None:
+    assert judged(scorer=first_is_better, m=m).outcome is Outcome.TIE
+
+
+def test_a_preference_for_a_position_cancels_when_chains_are_lost() -> None:
+    def scorer(request: ChainRequest, i: int) -> Sequence[float] | Failure:
+        return lost(request, i) if request.responses[0][0] == "S" and i else (8, 3)
+
+    judgment = judged(scorer=scorer)
+    assert len(judgment.failures) == 3
+    assert judgment.outcome is Outcome.TIE
+
+
+def test_a_lost_order_leaves_little_confidence() -> None:
+    def scorer(request: ChainRequest, i: int) -> Sequence[float] | Failure:
+        return lost(request, i) if request.responses[0][0] == "S" else (8, 3)
+
+    lost_order = judged(scorer=scorer)
+    assert lost_order.choice == 1
+    assert lost_order.order_consistency is None
+    assert lost_order.confidence == judged(scorer=first_is_better, m=1).confidence
+    whole = judged(scorer=lambda r, i: (8, 3) if r.responses[0][0] == "A" else (3, 8))
+    assert (whole.confidence or 0) > (lost_order.confidence or 0) + 0.03
+
+
+def test_standard_errors_leave_out_what_belongs_to_the_order() -> None:
+    assert judged(scorer=first_is_better).standard_errors == (0, 0)
+
+
+def test_confidence_over_many_responses_counts_every_rival() -> None:
+    texts = ["a", "bb", "cc", "dd", "ee"]
+
+    def noisy(request: ChainRequest, i: int) -> Sequence[float]:
+        return [(request.seed >> (7 * k + i)) % 11 for k in range(len(request.responses))]
+
+    two = [judged(id=f"x{k}", responses=texts[:2], scorer=noisy).confidence for k in range(50)]
+    five = [judged(id=f"x{k}", responses=texts, scorer=noisy).confidence for k in range(50)]
+    assert sum(c or 0 for c in five) < sum(c or 0 for c in two)
+    assert all(0.2 <= (c or 0) <= 1 for c in five)
+
+
+def test_what_was_read_before_a_bad_row_is_judged_first() -> None:
+    def source() -> Iterator[Comparison]:
+        yield from many(10)
+        raise InputError("row 11 is bad")
+
+    for workers in (1, 3):
+        rm = PGenRM(KnownEvaluator(shorter_is_better), 2, batch_size=4, workers=workers)
+        judgments = rm.judge(source())
+        assert [next(judgments).id for _ in range(10)] == [c.id for c in many(10)]
+        with pytest.raises(InputError, match="row 11"):
+            next(judgments)
+
+
+def test_an_evaluator_that_answers_too_little_is_named() -> None:
+    class Short(KnownEvaluator):
+        def evaluate(self, requests: Sequence[ChainRequest]) -> list[ChainSet]:
+            return super().evaluate(requests)[:-1]
+
+    with pytest.raises(EngineError, match="evaluator known broke its contract"):
+        PGenRM(Short(shorter_is_better)).judge_one(comparison())
 
 
 def test_identical_responses_are_a_tie() -> None:

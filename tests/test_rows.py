@@ -61,6 +61,30 @@ def test_a_row_without_an_id_is_named_after_its_place(tmp_path: Path) -> None:
     assert [c.id for c in read_comparisons([path])] == ["prism-1", "prism-2"]
 
 
+def test_rows_without_ids_in_files_of_one_name_do_not_collide(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = [write(tmp_path / folder / "x.jsonl", row(id=None)) for folder in ("a", "b")]
+    assert [c.id for c in read_comparisons(paths)] == [f"{tmp_path}/a/x-1", f"{tmp_path}/b/x-1"]
+
+
+def test_a_document_that_is_no_json_is_one_bad_row(tmp_path: Path) -> None:
+    broken = write(tmp_path / "broken.json", "{", '"id": 1')
+    rejected: list[RejectedRow] = []
+    good = write(tmp_path / "good.jsonl", GOOD)
+    assert len(list(read_comparisons([broken, good], rejected.append))) == 1
+    assert len(rejected) == 1
+    assert "not valid JSON" in rejected[0].reason
+
+
+def test_lines_on_standard_input_may_begin_with_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "bad\nworse\n" + GOOD
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    rejected: list[RejectedRow] = []
+    assert [c.id for c in read_comparisons(["-"], rejected.append)] == ["c0"]
+    assert [r.place for r in rejected] == ["stdin:1", "stdin:2"]
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert list(read_comparisons([write(tmp_path / "a.jsonl"), write(tmp_path / "a.json")])) == []
 
@@ -74,7 +98,13 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
         ('{"id": NaN}', "not valid JSON"),
         ("3", "a row must be a JSON object, found 3"),
         ("null", "a row must be a JSON object, found null"),
-        (row(responses=None), "'responses'"),
+        (row(responses=None), "'responses' is missing; a comparison needs"),
+        (row(responses=7), "'responses' must be a list, found 7"),
+        (row(user="bob"), "'user' must be an object, found \"bob\""),
+        (row(user={"history": []}), "'user.id' is missing; a user needs an id"),
+        (row(context=[{"content": "x"}]), "'context.0.role' is missing; a message needs role and"),
+        (row(label=True), "'label' must be the index of a response, found True"),
+        (row(label="1"), "'label' must be the index of a response, found '1'"),
         (row(responses=[]), "'responses' is empty; give at least 1"),
         (row(responses=["a", None]), "'responses.1' must be a text, found null"),
         (row(label=5), "label is 5 but there are 2 responses; use an index from 0 to 1"),
@@ -118,10 +148,10 @@ def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
         list(read_comparisons([tmp_path]))
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(GOOD.encode() * 100)[:-20])
-    with pytest.raises(InputError, match="cannot be read to its end"):
+    with pytest.raises(InputError, match="cannot be read: "):
         list(read_comparisons([cut]))
     plain = write(tmp_path / "plain.jsonl.gz", GOOD)
-    with pytest.raises(InputError, match="cannot be read to its end"):
+    with pytest.raises(InputError, match="cannot be read: "):
         list(read_comparisons([plain]))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pgenrm.errors import InputError, RowError
 from pgenrm.judge import PGenRM
-from pgenrm.runs import Run, drop_unscored, read_judgments
+from pgenrm.runs import Run, read_judgments
 from pgenrm.types import Comparison
 from tests.cases import KnownEvaluator, comparison, lost, shorter_is_better
 
@@ -80,12 +80,49 @@ def test_a_file_that_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
         Run(path, SETTINGS)
 
 
+def test_retrying_checks_before_it_takes_anything_out(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no newline")
+    with pytest.raises(InputError, match="cannot be continued"):
+        Run(path, SETTINGS, retry_unscored=True)
+    assert path.read_text() == "no newline"
+
+
+def test_a_comparison_that_changed_since_it_was_judged_is_refused(tmp_path: Path) -> None:
+    judge_into(tmp_path / "a.jsonl", 2)
+    changed = [comparison("c0", responses=("other", "yyy")), comparison("c1")]
+    with (
+        Run(tmp_path / "a.jsonl", SETTINGS) as run,
+        pytest.raises(InputError, match="'c0' has changed since"),
+    ):
+        list(run.remaining(changed))
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with Run(tmp_path / "a.jsonl", SETTINGS), pytest.raises(InputError, match="another process"):
+        Run(tmp_path / "a.jsonl", SETTINGS)
+
+
+def test_an_id_stored_twice_is_refused(tmp_path: Path) -> None:
+    judge_into(tmp_path / "a.jsonl", 2)
+    content = (tmp_path / "a.jsonl").read_bytes()
+    (tmp_path / "a.jsonl").write_bytes(content * 2)
+    with pytest.raises(RowError, match=r"a\.jsonl:3: 'c0' is stored twice"):
+        Run(tmp_path / "a.jsonl", SETTINGS)
+
+
+def test_what_is_no_file_is_refused() -> None:
+    with pytest.raises(InputError, match="/dev/null is not a file"):
+        Run("/dev/null", SETTINGS)
+
+
 def test_unscored_judgments_can_be_taken_out_and_judged_again(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with Run(path, SETTINGS) as run:
         for judgment in PGenRM(KnownEvaluator(lost), 2).judge(comparisons(2)):
             run.add(judgment)
-    assert drop_unscored(path) == 2
+    with Run(path, SETTINGS, retry_unscored=True) as run:
+        assert run.n_retried == 2
     judge_into(path, 4)
     assert [j.id for j in read_judgments(path)] == ["c0", "c1", "c2", "c3"]
     assert all(j.chains for j in read_judgments(path))

@@ -56,6 +56,16 @@ def test_a_trl_preference_row_is_read_as_it_is() -> None:
     assert comparison.context == (Message(role="user", content="Hi"),)
 
 
+def test_empty_columns_are_missing_ones() -> None:
+    row = {"id": "1", "user": None, "user_id": "u", "context": None, "prompt": "Hi"}
+    row |= {"responses": None, "chosen": "a", "rejected": "b", "criteria": None}
+    comparison = Comparison.model_validate(row)
+    assert comparison.responses == ("a", "b")
+    user = {"id": "u", "history": None, "criteria": None, "demographics": None}
+    assert User.model_validate(user) == User(id="u")
+    assert Comparison.model_validate({**row, "responses": ["a", "b"], "label": 1.0}).label == 1
+
+
 def test_user_fields_of_a_flat_row_are_kept() -> None:
     row = {
         "id": "1",

@@ -10,6 +10,8 @@ from pgenrm.seeding import rng
 from pgenrm.types import Outcome, Value
 
 N_RESAMPLES = 9999
+MIN_CLUSTERS = 20
+"""With fewer clusters the bootstrap interval is too narrow (it covers .87 for 10), so none is given."""
 MAX_CELLS = 4_000_000
 """Resampled values held at once, which bounds the bootstrap's memory to about 100 MB."""
 
@@ -26,7 +28,7 @@ class Accuracy(Value):
     accuracy: float
     """Headline: correct / n. Ties and unscored comparisons count as wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval, resampling users; None with fewer than two users."""
+    """95 % bootstrap interval, resampling users; None with fewer than `MIN_CLUSTERS` users."""
     coverage: float
     """Share of comparisons that were scored at all."""
     decided_accuracy: float | None
@@ -104,12 +106,12 @@ def clustered_interval(
         seed: of the resampling.
 
     Returns:
-        (low, high), or None with fewer than two clusters.
+        (low, high), or None with fewer than `MIN_CLUSTERS` clusters.
     """
     from scipy.stats import bootstrap  # loads for half a second; most commands never need it
 
     sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    if len(sums) < 2:
+    if len(sums) < MIN_CLUSTERS:
         return None
 
     def ratio(

@@ -1,19 +1,21 @@
 """The judge: several chains per comparison, pooled into one verdict (paper, section 3.4, Ind-m).
 
 Half of the chains see the responses in each presentation order (for more than two responses:
-balanced rotations), and all are pooled *before* deciding. A tie and an unscored comparison are
-outcomes, never guesses. Deliberately left out here: neighbours, calibration, early stopping.
+balanced rotations), and all are pooled *before* deciding, the orders counting alike. A tie and an
+unscored comparison are outcomes, never guesses. Deliberately left out here: neighbours,
+calibration, early stopping.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
+from pgenrm.errors import EngineError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
 from pgenrm.history import draw_history
 from pgenrm.seeding import derive_seed, rng
@@ -36,6 +38,7 @@ PRIOR_CHAINS = 2.0
 """Confidence starts from a spread of margins of 1.5 points, worth two chains [ours]."""
 
 Order = tuple[int, ...]
+Floats = NDArray[np.float64]
 
 
 class PGenRM:
@@ -86,22 +89,30 @@ class PGenRM:
             EngineError: the evaluator cannot work at all. A lost chain is a failure inside its
                 judgment, not an exception.
         """
-        source = iter(comparisons)
+        batches = _batches(comparisons, self.batch_size)
         if self.workers == 1:
-            while batch := list(islice(source, self.batch_size)):
-                yield from self._judge_batch(batch)
+            for comparisons_at_once in batches:
+                yield from self._judge_batch(comparisons_at_once)
             return
         executor = ThreadPoolExecutor(self.workers, thread_name_prefix="pgenrm-judge")
         under_way: deque[Future[list[Judgment]]] = deque()
+        bad_row: Exception | None = None
         try:
             while True:
-                while len(under_way) < 2 * self.workers and (
-                    batch := list(islice(source, self.batch_size))
-                ):
+                batch: list[Comparison] | None = None
+                if len(under_way) < 2 * self.workers and bad_row is None:
+                    try:
+                        batch = next(batches, None)
+                    except Exception as error:  # what is under way is paid for: it comes first
+                        bad_row = error
+                if batch:
                     under_way.append(executor.submit(self._judge_batch, batch))
-                if not under_way:
+                elif under_way:
+                    yield from under_way.popleft().result()
+                elif bad_row:
+                    raise bad_row
+                else:
                     return
-                yield from under_way.popleft().result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -110,17 +121,15 @@ class PGenRM:
         return self._judge_batch([comparison])[0]
 
     def _judge_batch(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        if self.n_history is not None:
-            comparisons = [draw_history(c, self.n_history, self.seed) for c in comparisons]
         plans = [
             presentation_orders(len(c.responses), self.m, (self.seed, c.id)) for c in comparisons
         ]
         requests = [
-            self._request(comparison, order, n)
-            for comparison, plan in zip(comparisons, plans, strict=True)
+            self._request(seen, order, n)
+            for seen, plan in zip(map(self._seen, comparisons), plans, strict=True)
             for order, n in plan
         ]
-        answers = iter(self.evaluator.evaluate(requests))
+        answers = iter(self._ask(requests))
         judgments = []
         for comparison, plan in zip(comparisons, plans, strict=True):
             sets = [(order, next(answers)) for order, _ in plan]
@@ -128,6 +137,21 @@ class PGenRM:
                 pool(comparison, sets, self.evaluator.name, self.seed, self.score_source)
             )
         return judgments
+
+    def _ask(self, requests: list[ChainRequest]) -> list[ChainSet]:
+        sets = self.evaluator.evaluate(requests)
+        asked, answered = [r.n for r in requests], [len(s.samples) for s in sets]
+        if asked != answered:
+            raise EngineError(
+                f"evaluator {self.evaluator.name} broke its contract: asked for {asked} chains, it "
+                f"answered with {answered}"
+            )
+        return sets
+
+    def _seen(self, comparison: Comparison) -> Comparison:
+        if self.n_history is None:
+            return comparison
+        return draw_history(comparison, self.n_history, self.seed)
 
     def _request(self, comparison: Comparison, order: Order, n: int) -> ChainRequest:
         return ChainRequest(
@@ -138,6 +162,23 @@ class PGenRM:
             n=n,
             seed=derive_seed(self.seed, comparison.id, *order),
         )
+
+
+def _batches(comparisons: Iterable[Comparison], size: int) -> Iterator[list[Comparison]]:
+    """Yield lists of up to `size`; when reading fails, what was read before comes first."""
+    batch: list[Comparison] = []
+    try:
+        for comparison in comparisons:
+            batch.append(comparison)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def presentation_orders(
@@ -177,18 +218,20 @@ def pool(
     chains, failures = _by_response(sets, score_source)
     scores = np.array([c.scores for c in chains]).reshape(len(chains), len(comparison.responses))
     scores = _share_between_identical(scores, comparison.responses)
-    choice, is_tie = _decide(scores)
+    by_order = _split([c.order for c in chains], scores)
+    choice, is_tie = _decide(by_order, len(comparison.responses))
     return Judgment(
         id=comparison.id,
         user_id=comparison.user.id,
-        scores=_column_means(scores),
-        standard_errors=_standard_errors(scores),
+        comparison_digest=digest(comparison),
+        scores=_optional(_pooled(by_order), len(comparison.responses)),
+        standard_errors=_optional(_standard_errors(by_order), len(comparison.responses)),
         choice=choice,
         is_tie=is_tie,
         label=comparison.label,
         outcome=_outcome(comparison, choice, is_tie),
-        confidence=0.5 if is_tie else _confidence(scores, choice),
-        order_consistency=_order_consistency(scores, [c.order for c in chains], choice),
+        confidence=_confidence(by_order, choice, n_orders_asked=len(sets)),
+        order_consistency=_order_consistency(by_order, choice),
         chains=tuple(chains),
         failures=tuple(failures),
         n_prompt_tokens=sum(s.n_prompt_tokens for _, s in sets),
@@ -230,18 +273,18 @@ def _by_response(
 
 
 def _without_score(sample: ChainSample, missing: list[int]) -> Failure:
-    names = ", ".join(f"response_{p + 1}" for p in missing) or "every response"
+    names = ", ".join(f"response_{p + 1}" for p in missing)
     return Failure(
         kind=FailureKind.FORMAT,
-        reason=f"the chain gives no score for {names}",
+        reason=f"the chain gives no score for {names}"
+        if missing
+        else f"the chain scores {sample.chain.n_responses} responses, another number was shown",
         text=sample.chain.model_dump_json(),
         n_tokens=sample.n_tokens,
     )
 
 
-def _share_between_identical(
-    scores: NDArray[np.float64], responses: Sequence[str]
-) -> NDArray[np.float64]:
+def _share_between_identical(scores: Floats, responses: Sequence[str]) -> Floats:
     """Give identical texts the mean of their scores: they differ in position only."""
     if len(set(responses)) == len(responses):
         return scores
@@ -252,12 +295,46 @@ def _share_between_identical(
     return shared
 
 
-def _decide(scores: NDArray[np.float64]) -> tuple[int | None, bool]:
-    """Return (choice, is_tie) for [n_chains, n_responses] scores."""
-    n_chains, n_responses = scores.shape
-    if n_chains == 0 or n_responses == 1:
+def _split(orders: Sequence[Order], scores: Floats) -> list[Floats]:
+    """Return the scores of every presentation order that was read: [n_chains, n_responses] each."""
+    rows: dict[Order, list[int]] = {}
+    for i, order in enumerate(orders):
+        rows.setdefault(order, []).append(i)
+    return [scores[rows[order]] for order in sorted(rows)]
+
+
+def _pooled(by_order: Sequence[Floats]) -> Floats | None:
+    """Return the mean over orders of the mean over chains.
+
+    Orders count alike, however many of their chains were lost, so that a preference for a position
+    cancels.
+    """
+    if not by_order:
+        return None
+    means: Floats = np.mean([scores.mean(axis=0) for scores in by_order], axis=0)
+    return means
+
+
+def _standard_errors(by_order: Sequence[Floats]) -> Floats | None:
+    """Return the standard errors of the pooled scores; None with fewer than two chains.
+
+    The spread is taken within orders, where an order has several chains.
+    """
+    n_chains = sum(map(len, by_order))
+    if n_chains < 2:
+        return None
+    strata = by_order if n_chains > len(by_order) else [np.concatenate(by_order)]
+    squares = np.sum([((s - s.mean(axis=0)) ** 2).sum(axis=0) for s in strata], axis=0)
+    variance = squares / (n_chains - len(strata))
+    errors: Floats = np.sqrt(variance * sum(1 / len(s) for s in by_order)) / len(by_order)
+    return errors
+
+
+def _decide(by_order: Sequence[Floats], n_responses: int) -> tuple[int | None, bool]:
+    """Return (choice, is_tie)."""
+    means = _pooled(by_order)
+    if means is None or n_responses == 1:
         return None, False
-    means = scores.mean(axis=0)
     best = np.flatnonzero(means >= means.max() - TIE_TOLERANCE)
     return (int(best[0]), False) if len(best) == 1 else (None, True)
 
@@ -272,45 +349,49 @@ def _outcome(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcom
     return Outcome.CORRECT if choice == comparison.label else Outcome.WRONG
 
 
-def _column_means(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
-    if len(scores) == 0:
-        return (None,) * int(scores.shape[1])
-    means: NDArray[np.float64] = scores.mean(axis=0).round(6)
-    return tuple(float(mean) for mean in means)
+def _optional(values: Floats | None, n_responses: int) -> tuple[float | None, ...]:
+    if values is None:
+        return (None,) * n_responses
+    return tuple(float(value) for value in values.round(6))
 
 
-def _standard_errors(scores: NDArray[np.float64]) -> tuple[float | None, ...]:
-    n_chains, n_responses = scores.shape
-    if n_chains < 2:
-        return (None,) * int(n_responses)
-    errors: NDArray[np.float64] = scores.std(axis=0, ddof=1) / np.sqrt(n_chains)
-    return tuple(float(error) for error in errors.round(6))
-
-
-def _confidence(scores: NDArray[np.float64], choice: int | None) -> float | None:
-    """Probability that the expected margin over the runner-up is positive.
+def _confidence(
+    by_order: Sequence[Floats], choice: int | None, n_orders_asked: int
+) -> float | None:
+    """Probability that the expected scores of all chains put the choice first.
 
     The margins of single chains are taken as normal with unknown spread under a conjugate prior, so
-    that one chain already gives a defined value; the mean margin then follows a Student t.
+    that one chain already gives a defined value; a mean margin then follows a Student t. With more
+    than two responses the chances of being overtaken by each of the others are added up. Where
+    orders were asked for but not read, all chains together count as one: they share what they owe
+    to the positions.
     """
-    if choice is None:
+    means = _pooled(by_order)
+    if means is None or len(means) == 1:
         return None
-    means = scores.mean(axis=0)
-    means[choice] = -np.inf
-    margins = scores[:, choice] - scores[:, int(means.argmax())]
-    n_chains = len(margins)
+    if choice is None:  # a tie
+        return 1 / len(means)
+    n_chains = sum(map(len, by_order)) if len(by_order) == n_orders_asked else 1
     freedom = PRIOR_CHAINS + n_chains - 1
-    spread = PRIOR_CHAINS * PRIOR_MARGIN_SD**2 + float(((margins - margins.mean()) ** 2).sum())
-    t = float(margins.mean()) / np.sqrt(spread / freedom / n_chains)
-    return round(float(stdtr(freedom, t)), 6)
+    p_overtaken = 0.0
+    for other in range(len(means)):
+        if other == choice:
+            continue
+        margins = [scores[:, choice] - scores[:, other] for scores in by_order]
+        squares = sum(float(((m - m.mean()) ** 2).sum()) for m in margins) if n_chains > 1 else 0.0
+        spread = PRIOR_CHAINS * PRIOR_MARGIN_SD**2 + squares
+        t = (means[choice] - means[other]) / np.sqrt(spread / freedom / n_chains)
+        p_overtaken += float(stdtr(freedom, -t))
+    return round(max(1 - p_overtaken, 1 / len(means)), 6)
 
 
-def _order_consistency(
-    scores: NDArray[np.float64], orders: Sequence[Order], choice: int | None
-) -> float | None:
-    shown = sorted(set(orders))
-    if choice is None or len(shown) < 2:
+def _order_consistency(by_order: Sequence[Floats], choice: int | None) -> float | None:
+    if choice is None or len(by_order) < 2:
         return None
-    rows = [[i for i, o in enumerate(orders) if o == order] for order in shown]
-    agree = [_decide(scores[r])[0] == choice for r in rows]
+    agree = [_decide([scores], scores.shape[1])[0] == choice for scores in by_order]
     return round(sum(agree) / len(agree), 6)
+
+
+def digest(comparison: Comparison) -> str:
+    """Fingerprint a comparison, so that a changed one is not taken for judged."""
+    return blake2b(comparison.model_dump_json().encode(), digest_size=8).hexdigest()

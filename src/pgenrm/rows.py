@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -44,6 +44,17 @@ class RejectedRow(Value):
 OnBad = Callable[[RejectedRow], None]
 
 
+class _Row(NamedTuple):
+    """A row as it stands in a file."""
+
+    place: str
+    number: int
+    """Of the line or of the item, from 1."""
+    raw: str
+    content: object
+    """Parsed JSON, or the error that parsing gave."""
+
+
 def read_values(
     path: str | Path, kind: type[T], on_bad: OnBad | None = None
 ) -> Iterator[tuple[str, T]]:
@@ -56,16 +67,16 @@ def read_values(
 
     Raises:
         RowError: a row is not UTF-8, not JSON or not a `kind`, and `on_bad` is None.
-        InputError: the file cannot be opened.
+        InputError: the file cannot be opened or read to its end.
     """
-    for place, raw, parsed in _parsed(path):
-        try:
-            yield place, _validate(raw or parsed, kind, place)
-        except RowError as error:
-            if on_bad is None:
-                raise
-            text = raw.decode("utf-8", "replace") if raw else json.dumps(parsed)
-            on_bad(RejectedRow(place=place, reason=error.reason, row=text.rstrip("\n")))
+    for row in _rows(path):
+        value = _validated(row, kind)
+        if not isinstance(value, RowError):
+            yield row.place, value
+        elif on_bad is None:
+            raise value
+        else:
+            on_bad(RejectedRow(place=row.place, reason=value.reason, row=row.raw))
 
 
 def read_comparisons(
@@ -73,33 +84,36 @@ def read_comparisons(
 ) -> Iterator[Comparison]:
     """Yield the comparisons of several files; ids must be unique across all of them.
 
-    A row without `id` is named after its file and line, e.g. `prism-412`.
+    A row without `id` is named after its file and line, e.g. `prism-412`; among several files
+    after its path, so that two files of one name do not collide.
 
     Raises:
         RowError: as `read_values`; also for an id that was already used.
     """
+    paths = list(paths)
     seen: set[int] = set()
     for path in paths:
-        for place, comparison in read_values(path, Comparison, on_bad):
-            key = derive_seed(comparison.id)
-            if key not in seen:
+        for row in _rows(path):
+            value = _validated(row, Comparison, stem=_stem(path, is_alone=len(paths) == 1))
+            if not isinstance(value, RowError) and (key := derive_seed(value.id)) not in seen:
                 seen.add(key)
-                yield comparison
+                yield value
                 continue
-            reason = f"id {comparison.id!r} was already used; ids must be unique in a run"
+            if isinstance(value, Comparison):
+                reason = f"id {value.id!r} was already used; give every row an id of its own"
+                value = RowError(row.place, reason)
             if on_bad is None:
-                raise RowError(place, reason)
-            on_bad(RejectedRow(place=place, reason=reason, row=comparison.model_dump_json()))
+                raise value
+            on_bad(RejectedRow(place=row.place, reason=value.reason, row=row.raw))
 
 
 def count_rows(paths: Iterable[str | Path]) -> int | None:
     """Count the rows of files by their lines; None where that would need reading them whole."""
     total = 0
     for path in paths:
-        if str(path) == STDIN or _suffix(path) not in LINES_SUFFIXES:
+        if not Path(path).is_file() or _suffix(path) not in LINES_SUFFIXES:
             return None
-        with _opened(path) as stream:
-            total += sum(1 for line in stream if not line.isspace())
+        total += sum(1 for line in _lines(path) if not line.isspace())
     return total
 
 
@@ -108,55 +122,68 @@ def _suffix(path: str | Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def _opened(path: str | Path) -> IO[bytes]:
+def _stem(path: str | Path, *, is_alone: bool) -> str:
     if str(path) == STDIN:
-        return sys.stdin.buffer
+        return "stdin"
+    stem = str(path)
+    for suffix in (".gz", *LINES_SUFFIXES, ".json"):
+        stem = stem.removesuffix(suffix)
+    return Path(stem).name if is_alone else stem
+
+
+def _lines(path: str | Path) -> Iterator[bytes]:
+    if str(path) == STDIN:
+        yield from sys.stdin.buffer
+        return
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a directory; name the files in it")
     try:
-        return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _parsed(path: str | Path) -> Iterator[tuple[str, bytes, Any]]:
-    """Yield (place, raw line, None) for lines and (place, b"", object) for items of a document."""
-    name = "stdin" if str(path) == STDIN else str(path)
-    with _opened(path) as stream:
-        lines = enumerate(_lines(stream, name), start=1)
-        rows = ((n, _without_bom(raw) if n == 1 else raw) for n, raw in lines)
-        rows = ((n, raw) for n, raw in rows if not raw.isspace() and raw)
-        head = list(islice(rows, 2))
-        if _suffix(path) in LINES_SUFFIXES or _are_lines([raw for _, raw in head]):
-            for n, raw in chain(head, rows):
-                yield f"{name}:{n}", raw, None
-            return
-        whole = b"".join(raw for _, raw in chain(head, rows))
-    if not whole:
-        return
-    document = _from_json(whole, f"{name}:{head[0][0]}")
-    items = document if isinstance(document, list) else [document]
-    for i, item in enumerate(items):
-        yield (f"{name}[{i}]" if isinstance(document, list) else f"{name}:1"), b"", item
-
-
-def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
-    try:
-        yield from stream
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield from stream
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name} cannot be read to its end: {error}") from error
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {what}") from error
+
+
+def _rows(path: str | Path) -> Iterator[_Row]:
+    """Yield the rows of a file: lines, or the items of a document."""
+    name = "stdin" if str(path) == STDIN else str(path)
+    lines = ((n, _without_bom(raw) if n == 1 else raw) for n, raw in enumerate(_lines(path), 1))
+    head = list(islice(lines, 2))
+    if _suffix(path) in LINES_SUFFIXES or _are_lines(head):
+        yield from _by_line(chain(head, lines), name)
+        return
+    everything = [*head, *lines]
+    whole = b"".join(raw for _, raw in everything)
+    if not whole.strip():
+        return
+    document = _parsed(whole, name)
+    if isinstance(document, list):
+        for n, item in enumerate(document, 1):
+            yield _Row(f"{name}[{n - 1}]", n, json.dumps(item, ensure_ascii=False), item)
+    elif isinstance(document, RowError) and _are_lines(everything):
+        yield from _by_line(everything, name)
+    else:
+        yield _Row(f"{name}:1", 1, whole.decode("utf-8", "replace"), document)
+
+
+def _by_line(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[_Row]:
+    for n, raw in lines:
+        if raw and not raw.isspace():
+            place = f"{name}:{n}"
+            yield _Row(place, n, raw.decode("utf-8", "replace").rstrip("\r\n"), _parsed(raw, place))
 
 
 def _without_bom(raw: bytes) -> bytes:
     return raw.removeprefix(b"\xef\xbb\xbf")
 
 
-def _are_lines(head: list[bytes]) -> bool:
+def _are_lines(lines: Iterable[tuple[int, bytes]]) -> bool:
     """Whether a file of unknown layout holds one object per line."""
-    if not head or head[0].lstrip().startswith(b"["):
-        return False
-    for raw in head:
+    for _, raw in lines:
+        if raw.lstrip().startswith(b"["):
+            return False
         try:
             if isinstance(from_json(raw), dict):
                 return True
@@ -165,38 +192,39 @@ def _are_lines(head: list[bytes]) -> bool:
     return False
 
 
-def _from_json(raw: bytes, place: str) -> Any:
+def _parsed(raw: bytes, place: str) -> object:
+    """Parse JSON; what cannot be parsed is an error as a value."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RowError(
-            place, f"not valid UTF-8 at byte {error.start + 1}; save the file as UTF-8"
-        ) from error
+        return RowError(place, f"not valid UTF-8 at byte {error.start + 1}; save the file as UTF-8")
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        raise RowError(
+        return RowError(
             place, f"not valid JSON ({error}); write one JSON object a line, or a JSON array"
-        ) from error
+        )
 
 
-def _validate(data: bytes | Any, kind: type[T], place: str) -> T:
-    if isinstance(data, bytes):
-        data = _from_json(data, place)
+def _validated(row: _Row, kind: type[T], stem: str = "") -> T | RowError:
+    data = row.content
+    if isinstance(data, RowError):
+        return data
     if not isinstance(data, dict):
-        raise RowError(place, f"a row must be a JSON object, found {_shown(data)}")
-    if kind is Comparison and data.get("id") is None:
-        file, _, line = place.replace("[", ":").rstrip("]").rpartition(":")
-        data = {**data, "id": f"{Path(file).name.split('.')[0]}-{line}"}
+        return RowError(row.place, f"a row must be a JSON object, found {_shown(data)}")
+    if stem and data.get("id") is None:
+        data = {**data, "id": f"{stem}-{row.number}"}
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise RowError(place, explain(error, kind)) from error
+        return RowError(row.place, explain(error, kind))
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say in one sentence what is wrong with a value and what to do."""
     details = error.errors()
+    # a wrong item makes pydantic call the whole tuple too short
+    details = [d for d in details if d["type"] != "too_short" or d["ctx"]["actual_length"] == 0]
     reason = _explain_one(details[0], kind)
     others = len(details) - 1
     return reason + (f" (and {others} more)" if others else "")
@@ -207,8 +235,11 @@ def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     found = detail["input"]
     match detail["type"]:
         case "missing":
-            missing_in = next((k for k in (Preference,) if "history" in detail["loc"]), kind)
-            return f"'{where}' is missing; {NEEDS.get(missing_in, 'add it')}"
+            return f"'{where}' is missing; {_needs(detail['loc'], kind)}"
+        case "tuple_type":
+            return f"'{where}' must be a list, found {_shown(found)}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"'{where}' must be an object, found {_shown(found)}"
         case "string_type":
             return f"'{where}' must be a text, found {_shown(found)}"
         case "string_unicode":
@@ -225,6 +256,15 @@ def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         case _:
             message = detail["msg"]
             return f"'{where}': {message[:1].lower()}{message[1:]}, found {_shown(found)}"
+
+
+def _needs(loc: tuple[int | str, ...], kind: type[BaseModel]) -> str:
+    """Say what the object needs in which something is missing."""
+    if len(loc) == 1:
+        return NEEDS.get(kind, "add it")
+    if "context" in loc:
+        return "a message needs role and content"
+    return NEEDS[Preference if "history" in loc else User]
 
 
 def _shown(value: object) -> str:

@@ -98,11 +98,21 @@ NonEmpty = Annotated[str, AfterValidator(_some_text)]
 Id = Annotated[NonEmpty, BeforeValidator(_number_as_text)]
 
 
-def _rename(data: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
-    renamed = dict(data)
-    if new not in renamed and old in renamed:
-        renamed[new] = renamed.pop(old)
-    return renamed
+def _index(value: object) -> object:
+    """Refuse what would be read as an index by accident; 1.0, as tables write it, is 1."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"must be the index of a response, found {value!r}")  # noqa: TRY004
+    return value
+
+
+def _columns(data: Any) -> Any:
+    """Read a row: an empty column is a missing one, and `prompt` is the context."""
+    if not isinstance(data, Mapping):
+        return data
+    row = {name: value for name, value in data.items() if value is not None}
+    if "context" not in row and "prompt" in row:
+        row["context"] = row.pop("prompt")
+    return row
 
 
 class Preference(Value):
@@ -125,8 +135,8 @@ class Preference(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_prompt(cls, data: Any) -> Any:
-        return _rename(data, "prompt", "context") if isinstance(data, Mapping) else data
+    def _read_row(cls, data: Any) -> Any:
+        return _columns(data)
 
     @property
     def is_informative(self) -> bool:
@@ -146,6 +156,11 @@ class User(Value):
         default_factory=dict
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_row(cls, data: Any) -> Any:
+        return _columns(data)
+
 
 class Comparison(Value):
     """A user, a conversation that ends with his query, and the candidate responses.
@@ -161,23 +176,21 @@ class Comparison(Value):
     user: User
     context: Context
     responses: Annotated[tuple[ResponseText, ...], Field(min_length=1)]
-    label: int | None = None
+    label: Annotated[int | None, BeforeValidator(_index)] = None
     """Index (from 0) of the response that the user preferred, where it is known."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_row(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        row = _rename(data, "prompt", "context")
+        row = _columns(data)
+        if not isinstance(row, dict):
+            return row
         if "responses" not in row and "chosen" in row and "rejected" in row:
             row["responses"] = (row["chosen"], row["rejected"])
             row["label"] = 0
         if "user" not in row and "user_id" in row:
             fields = set(User.model_fields) - {"id"}
-            row["user"] = {"id": row["user_id"]} | {
-                k: row[k] for k in fields if row.get(k) is not None
-            }
+            row["user"] = {"id": row["user_id"]} | {k: row[k] for k in fields if k in row}
         return row
 
     @model_validator(mode="after")
@@ -392,8 +405,11 @@ class Judgment(Value):
 
     id: str
     user_id: str
+    comparison_digest: str
+    """Fingerprint of what was judged: user, context, responses and label."""
     scores: tuple[float | None, ...]
-    """[n_responses]; mean over all readable chains; None when there are none."""
+    """[n_responses]; mean over presentation orders of the mean over each one's readable chains;
+    None when there are none."""
     standard_errors: tuple[float | None, ...]
     """[n_responses]; of the means over chains; None with fewer than two chains."""
     choice: int | None
@@ -403,8 +419,9 @@ class Judgment(Value):
     outcome: Outcome | None
     """None without a label, and for a single response."""
     confidence: float | None
-    """How sure it is, in [0.5, 1], that more chains of the same kind would not change the choice.
-    Sampling confidence, not calibrated against users."""
+    """How sure it is, in [1 / n_responses, 1], that more chains of the same kind would not change
+    the choice. Sampling confidence, not calibrated against users. Low where a presentation order
+    that was asked for gave no readable chain."""
     order_consistency: float | None
     """Share of the presentation orders whose own chains, pooled, make the same choice; None when
     there is no choice or fewer than two orders were scored."""

@@ -1,5 +1,6 @@
 """The command line: `pgenrm judge`, `pgenrm simulate`, `pgenrm demo`."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -46,8 +47,20 @@ def main() -> None:
 
     Exit codes: 0 done, 1 the work could not be done, 2 the input is wrong, 130 stopped by Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a sign is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except PgenrmError as error:
-        Console(stderr=True).print("error:", str(error), style="red", markup=False, highlight=False)
+        _complain(str(error))
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:  # a full disk, a directory without permission
+        _complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        sys.exit(1)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(
+        "error:", message, style="red", markup=False, highlight=False, soft_wrap=True
+    )

@@ -1,7 +1,9 @@
 """`pgenrm demo`: three worked users, then a world in which the truth is known."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from rich.table import Table
 import pgenrm
 from pgenrm.accuracy import Accuracy, accuracy
 from pgenrm.attributes.evaluator import AttributeEvaluator
+from pgenrm.attributes.model import AttributeModel
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent, show_judgment
 from pgenrm.evaluator import Evaluator
@@ -22,6 +25,8 @@ from pgenrm.sim.world import World
 from pgenrm.types import Comparison
 
 N_COMPARISONS = 500
+N_FIT = 2400
+"""Train comparisons of other users for the fitted population: 200 users."""
 N_PAIRS = (0, 3)
 CHAINS = (1, 8)
 
@@ -44,13 +49,18 @@ def demo_command(
     console.rule(f"{N_COMPARISONS} comparisons of unseen users of a simulated world")
     world = World(seed=seed)
     comparisons = list(world.comparisons("test_unseen", N_COMPARISONS))
-    console.print(_ladder(evaluator, world, comparisons, seed))
+    fitted = AttributeModel().fit(world.comparisons("train", N_FIT), name="fitted")
+    console.print(_ladder([evaluator, AttributeEvaluator(fitted)], world, comparisons, seed))
     console.print(
         "Accuracy in percent with its 95 % interval over users; ties and unscored comparisons "
-        "count as wrong. The Bayes observer is the best that any judge can do with what it sees; "
-        "with nothing to see it is the verdict for people in general. The oracle knows the hidden "
-        "weights and misses only the noise of the choices. The attribute evaluator reads form and "
-        "style only."
+        "count as wrong. Columns: how many past choices are shown, and whether the user's own "
+        "words (criteria, self-description) are. The attribute evaluator reads form and style "
+        f"only; `fitted` learnt what people want from {N_FIT} choices of other users of this "
+        "world. The Bayes observer is the best that any judge can do with what it sees; with "
+        "nothing to see it is the verdict for people in general. The oracle knows the hidden "
+        "weights and misses only the noise of the choices.",
+        highlight=False,
+        markup=False,
     )
     Console(stderr=True).print(f"took {time.monotonic() - started:.0f} s", style="dim")
 
@@ -71,7 +81,7 @@ class Setting:
 
     def __str__(self) -> str:
         shown = "shown" if self.with_statements else "hidden"
-        return f"{self.n_pairs} past choices\nstatements {shown}"
+        return f"{self.n_pairs} choices,\nwords {shown}"
 
     def seen(self, comparison: Comparison) -> Comparison:
         """Hide what the user states of himself, where this setting says so."""
@@ -82,15 +92,17 @@ class Setting:
         return comparison.model_copy(update={"user": user})
 
 
-def _ladder(evaluator: Evaluator, world: World, comparisons: list[Comparison], seed: int) -> Table:
+def _ladder(
+    evaluators: Sequence[Evaluator], world: World, comparisons: list[Comparison], seed: int
+) -> Table:
     """Judge in every setting with every number of chains, beside the references."""
     settings = [Setting(n, shown) for shown in (False, True) for n in N_PAIRS]
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     for heading in ("", *map(str, settings)):
         table.add_column(heading, justify="right" if heading else "left")
     with counting_progress(Console(stderr=True)) as progress:
         task = progress.add_task("judging", total=len(CHAINS) * len(settings) * len(comparisons))
-        for m in CHAINS:
+        for evaluator, m in product(evaluators, CHAINS):
             cells = []
             for setting in settings:
                 rm = PGenRM(evaluator, m, n_history=setting.n_pairs, seed=seed)
@@ -112,4 +124,4 @@ def _ladder(evaluator: Evaluator, world: World, comparisons: list[Comparison], s
 
 
 def _cell(result: Accuracy) -> str:
-    return percent(result.accuracy, result.interval)
+    return percent(result.accuracy, result.interval).replace("%", "")

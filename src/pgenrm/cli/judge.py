@@ -1,23 +1,26 @@
 """`pgenrm judge`: comparisons in, judgments out."""
 
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from pydantic_core import PydanticSerializationError
 from rich.console import Console
 
 from pgenrm.accuracy import Tally
-from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import show_judgment, show_tally
 from pgenrm.engines.protocol import Sampling, StructuredOutput
 from pgenrm.errors import EngineError, InputError
 from pgenrm.judge import PGenRM
 from pgenrm.rows import STDIN, RejectedRow, count_rows, read_comparisons
-from pgenrm.runs import Run, drop_unscored
+from pgenrm.runs import Run
 from pgenrm.types import Comparison, Judgment, ScoreSource
 
 MODEL = "Model"
@@ -26,6 +29,7 @@ RUN = "Run and output"
 
 
 def judge_command(
+    ctx: typer.Context,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -166,16 +170,9 @@ def judge_command(
     )
     if retry_unscored and out is None:
         raise InputError("--retry-unscored needs --out, the run to continue")
-    settings: dict[str, Any] = {
-        "model": model,
-        "m": m,
-        "history": history,
-        "scores": scores.value,
-        "seed": seed,
-        "sampling": sampling.model_dump(mode="json"),
-        "template": str(template) if template else None,
-        "adapter": str(adapter) if adapter else None,
-    }
+    if files.count(STDIN) > 1:
+        raise InputError("standard input can be read once only; give - once")
+    check_given(model, [name for name in ctx.params if _is_given(ctx, name)])
     evaluator = build_evaluator(
         ModelOptions(
             model=model,
@@ -191,6 +188,21 @@ def judge_command(
             cache=cache,
         )
     )
+    settings: dict[str, Any] = {
+        "model": model,
+        "m": m,
+        "history": history,
+        "scores": scores.value,
+        "seed": seed,
+        "sampling": sampling.model_dump(mode="json"),
+        "context_window": context_window,
+        "template": file_digest(template),
+        "population": file_digest(Path(model.removeprefix("attributes:")))
+        if model.startswith("attributes:")
+        else None,
+        "adapter": str(adapter) if adapter else None,
+        "evaluator": evaluator.name,
+    }
     rm = PGenRM(
         evaluator,
         m,
@@ -202,17 +214,20 @@ def judge_command(
     )
     with ExitStack() as stack:
         stack.callback(evaluator.close)
-        rejected = stack.enter_context(RejectedRows(rejected_path(out, files[0])))
+        rejected = stack.enter_context(RejectedRows(rejected_path(out, files)))
         comparisons = read_comparisons(files, rejected.add if skip_bad else None)
-        n_total = count_rows(files)
+        n_total = count_rows(files) if sys.stderr.isatty() else None
         run = None
         if out is not None:
-            if retry_unscored:
-                drop_unscored(out)
-            run = stack.enter_context(Run(out, settings))
+            run = stack.enter_context(Run(out, settings, retry_unscored=retry_unscored))
             comparisons = run.remaining(comparisons)
         _judge(rm, comparisons, run, n_total, as_json=json_lines, n_shown=show)
         rejected.report()
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _judge(
@@ -227,7 +242,7 @@ def _judge(
     stdout, stderr = Console(), Console(stderr=True)
     tally = run.tally if run else Tally()
     n_left_to_show = 0 if as_json or run else n_shown
-    reason = "judged in an earlier run"
+    reason = "it was judged in an earlier run; --retry-unscored judges it again"
     try:
         with counting_progress(stderr) as progress:
             task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
@@ -244,7 +259,10 @@ def _judge(
                     show_judgment(stdout, comparison, judgment)
                     n_left_to_show -= 1
                 progress.advance(task)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PydanticSerializationError) as error:
+        # pydantic wraps a Ctrl-C that comes while it writes
+        if isinstance(error, PydanticSerializationError) and "KeyboardInterrupt" not in str(error):
+            raise
         how = (
             "run the same command again to continue" if run else "use --out to be able to continue"
         )
@@ -297,7 +315,29 @@ class RejectedRows:
             )
 
 
-def rejected_path(out: Path | None, first_file: str) -> Path:
-    """Name the file for rejected rows: beside the output, else beside the input."""
-    beside = out or Path("stdin" if first_file == STDIN else first_file)
-    return beside.with_name(beside.name.split(".")[0] + ".rejected.jsonl")
+def rejected_path(out: Path | None, files: Sequence[str]) -> Path:
+    """Name the file for rejected rows: beside the output, else beside the first input.
+
+    Raises:
+        InputError: it is one of the inputs.
+    """
+    first = Path(files[0])
+    beside = out or (first if first.is_file() else Path("stdin"))
+    path = beside.with_name(beside.name + ".rejected.jsonl")
+    if path in map(Path, files):
+        raise InputError(f"rejected rows would overwrite the input {path}; rename it")
+    return path
+
+
+def file_digest(path: Path | None) -> str | None:
+    """Fingerprint a file that judgments depend on.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,5 +1,6 @@
 """What `--model` means: from a name to an evaluator."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pgenrm.attributes.evaluator import AttributeEvaluator
@@ -29,6 +30,41 @@ class ModelOptions(Value):
     cache: Path | None = None
 
 
+LANGUAGE_MODELS = ("openai", "local")
+ONLY_FOR = {
+    "base_url": ("openai",),
+    "concurrency": ("openai",),
+    "timeout_s": ("openai",),
+    "max_retries": ("openai",),
+    "context_window": ("openai",),
+    "structured": ("openai",),
+    "adapter": ("local",),
+    "device": ("local",),
+    **dict.fromkeys(("template", "cache", "temperature", "top_p", "max_tokens"), LANGUAGE_MODELS),
+}
+"""Options that mean something for some kinds of model only."""
+
+
+def kind_of(model: str) -> str:
+    """Return `attributes`, `openai` or `local`."""
+    kind = model.partition(":")[0]
+    return kind if kind in {"attributes", "openai"} else "local"
+
+
+def check_given(model: str, given: Iterable[str]) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        InputError: one of the given options means nothing for this kind of model.
+    """
+    for name in given:
+        kinds = ONLY_FOR.get(name)
+        if kinds and kind_of(model) not in kinds:
+            option = "--" + name.removesuffix("_s").replace("_", "-")
+            needed = " or ".join({"openai": "openai:NAME", "local": "PATH"}[k] for k in kinds)
+            raise InputError(f"{option} has no effect on --model {model}; it needs {needed}")
+
+
 def build_evaluator(options: ModelOptions) -> Evaluator:
     """Build the evaluator that the options name.
 
@@ -40,9 +76,9 @@ def build_evaluator(options: ModelOptions) -> Evaluator:
         MissingExtraError: the engine's extra is not installed.
         EngineError: the model cannot be loaded.
     """
-    kind, _, name = options.model.partition(":")
+    kind, name = kind_of(options.model), options.model.partition(":")[2]
     if kind == "attributes":
-        return _attribute_evaluator(options, name)
+        return AttributeEvaluator(AttributeModel.load(Path(name)) if name else None)
     if kind == "openai":
         from pgenrm.engines.openai import OpenAIEngine
 
@@ -60,24 +96,9 @@ def build_evaluator(options: ModelOptions) -> Evaluator:
     else:
         from pgenrm.engines.local import LocalEngine
 
-        if options.base_url:
-            raise InputError("--base-url goes with --model openai:NAME")
         local = LocalEngine(options.model, device=options.device, adapter=options.adapter)
         engine, template_file = local, options.template or local.template_file
     if options.cache:
         engine = CachedEngine(engine, options.cache)
     template = Template.load(template_file) if template_file else None
     return LanguageModelEvaluator(engine, template=template, sampling=options.sampling)
-
-
-def _attribute_evaluator(options: ModelOptions, fitted: str) -> AttributeEvaluator:
-    needs_model = {
-        "--base-url": options.base_url,
-        "--template": options.template,
-        "--adapter": options.adapter,
-        "--cache": options.cache,
-    }
-    for option, value in needs_model.items():
-        if value is not None:
-            raise InputError(f"{option} needs a language model; add --model PATH or openai:NAME")
-    return AttributeEvaluator(AttributeModel.load(Path(fitted)) if fitted else None)

@@ -17,6 +17,11 @@ OUTCOME_STYLE = {
     Outcome.TIE: "yellow",
     Outcome.UNSCORED: "magenta",
 }
+CONTROL_SIGNS = dict.fromkeys(
+    [*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)],
+    "\ufffd",
+)
+"""Signs with which a text could rewrite the screen or turn the direction of writing."""
 
 
 def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) -> None:
@@ -24,28 +29,35 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
     parts: list[RenderableType] = [_query(comparison)]
     if judgment.chains:
         shown = typical_chain(judgment)
-        parts += [Text(), _heading("Persona in this scenario"), Text(shown.chain.preferences)]
+        parts += [
+            Text(),
+            _heading("Persona in this scenario"),
+            Text(_plain(shown.chain.preferences)),
+        ]
         if shown.chain.criteria:
             parts += [Text(), _heading("Rubric"), _rubric(shown.chain.criteria)]
         if len(judgment.chains) > 1:
             parts += [Text(f"(the most typical of {len(judgment.chains)} chains)", style="dim")]
     parts += [Text(), _scores(comparison, judgment), Text(), _verdict(judgment)]
-    parts += [Text(f"left out: {cut}", style="dim") for cut in judgment.cuts]
+    parts += [Text(_plain(f"left out: {cut}"), style="dim") for cut in judgment.cuts]
     parts += _failures(judgment)
-    console.print(
-        Panel(Group(*parts), title=Text(f"{judgment.id} · user {judgment.user_id}"), expand=True)
-    )
+    title = Text(_plain(f"{judgment.id} · user {judgment.user_id}"))
+    console.print(Panel(Group(*parts), title=title, expand=True))
 
 
 def typical_chain(judgment: Judgment) -> JudgedChain:
-    """Pick the chain whose rubric shares most with those of the other chains."""
-    rubrics = [{c.name: c.weight for c in judged.chain.criteria} for judged in judgment.chains]
+    """Pick the chain whose rubric shares most weight with those of the others."""
+    rubrics = []
+    for judged in judgment.chains:
+        total = sum(c.weight for c in judged.chain.criteria) or 1.0
+        rubrics.append({c.name: c.weight / total for c in judged.chain.criteria})
 
     def shared(i: int) -> float:
         return sum(
-            min(weight, other.get(name, 0.0))
-            for other in rubrics
-            for name, weight in rubrics[i].items()
+            min(share, other.get(name, 0.0))
+            for j, other in enumerate(rubrics)
+            for name, share in rubrics[i].items()
+            if j != i
         )
 
     return judgment.chains[max(range(len(rubrics)), key=shared)]
@@ -69,8 +81,8 @@ def _rubric(criteria: Iterable[Criterion]) -> Table:
         table.add_row(
             Text(f"{share:.0%}", style="cyan", justify="right"),
             Text("█" * max(1, round(share * BAR_WIDTH)), style="cyan"),
-            Text(criterion.name),
-            Text(criterion.description, style="dim"),
+            Text(_plain(criterion.name)),
+            Text(_plain(criterion.description), style="dim"),
         )
     return table
 
@@ -126,7 +138,7 @@ def _failures(judgment: Judgment) -> list[RenderableType]:
 def show_tally(console: Console, tally: Tally) -> None:
     """Print how many were judged and, where labels are known, how well."""
     unscored = f", {tally.n_unscored} unscored" if tally.n_unscored else ""
-    console.print(f"judged {tally.n_judged}{unscored}", highlight=False)
+    console.print(f"judged {tally.n_judged}{unscored}", highlight=False, soft_wrap=True)
     result = tally.accuracy()
     if result is None:
         return
@@ -137,6 +149,7 @@ def show_tally(console: Console, tally: Tally) -> None:
         f"unscored {result.unscored}; without ties and unscored {decided}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -151,6 +164,10 @@ def percent(share: float, interval: tuple[float, float] | None) -> str:
     return f"{share:.1%} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def _plain(text: str) -> str:
+    return text.translate(CONTROL_SIGNS)
+
+
 def _shortened(text: str, n_chars: int) -> str:
-    text = " ".join(text.split())
+    text = " ".join(_plain(text).split())
     return text if len(text) <= n_chars else text[: n_chars - 1].rstrip() + "…"
