@@ -63,7 +63,7 @@ class OpenAIEngine:
             concurrency: calls under way at once, 1 to 1000; best a little above the server's slots.
             timeout_s: bound on one call, from sending to the last byte. Also the longest
                 Retry-After that is waited for.
-            max_retries: how often a call is repeated; the default waits 60 to 120 s in all.
+            max_retries: how often a call is repeated; the default waits some 70 s in all.
             backoff_s: the first wait.
             context_window: tokens of prompt and completion together; None asks the server.
             n_per_call: samples asked for in one call; None asks for all until the server shows
