@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pgenrm.attributes.fit import fit_prior
-from pgenrm.attributes.measure import N_ATTRIBUTES, measured
+from pgenrm.attributes.measure import ATTRIBUTES, N_ATTRIBUTES, measured
 from pgenrm.attributes.model import AttributeModel, evidence
 from pgenrm.attributes.population import NAMES, Population, default_population, population_of
 from pgenrm.attributes.posterior import Choices, Prior
@@ -87,6 +87,15 @@ def test_every_number_of_the_shipped_population_has_its_reason() -> None:
     assert population.stated.why
     assert all(row.why for row in population.attributes.values())
     assert all(shift.why for row in population.scenarios.values() for shift in row.values())
+
+
+def test_the_page_shows_the_attributes_and_the_population_in_use() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "attributes.md").read_text("utf-8")
+    for a in ATTRIBUTES:
+        assert f"| {a.name} | {a.low} | {a.high} | {a.centre:g} | {a.scale:g} |" in page
+    for name, row in default_population().attributes.items():
+        spreads = f"{row.mean:g} | {row.user_sd:g} | {row.scenario_sd:g}"
+        assert f"| {name} | {spreads} | {row.why} |" in page
 
 
 def test_fitting_on_nothing_says_what_is_missing() -> None:

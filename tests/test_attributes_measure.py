@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pgenrm.attributes import measure as module
 from pgenrm.attributes.lexicon import PHRASES, WORDS
-from pgenrm.attributes.measure import ATTRIBUTES, BOUND, N_ATTRIBUTES, measure, measured
+from pgenrm.attributes.measure import ATTRIBUTES, BOUND, N_ATTRIBUTES, in_words, measure, measured
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "responses.jsonl.gz"
 INDEX = {attribute.name: i for i, attribute in enumerate(ATTRIBUTES)}
@@ -52,6 +52,10 @@ PAIRS = {
 }
 
 
+def reasons_of(text: str) -> list[str]:
+    return [in_words(i, count) for i, count in enumerate(measured(text).counts)]
+
+
 @given(any_unicode)
 @example("")
 @example("\ud800")
@@ -64,7 +68,7 @@ def test_any_text_is_measured_within_bounds(text: str) -> None:
     assert vector.shape == (N_ATTRIBUTES,)
     assert np.isfinite(vector).all()
     assert (np.abs(vector) <= BOUND).all()
-    assert all(reason.strip() for reason in measured(text).reasons)
+    assert all(reason.strip() for reason in reasons_of(text))
 
 
 @pytest.mark.parametrize("name", INDEX)
@@ -79,20 +83,21 @@ def test_a_measurement_cannot_be_changed_by_who_reads_it() -> None:
 
 
 def test_reasons_give_the_counts() -> None:
-    reasons = measured("# Plan\n\n- **one** for you\n- too\n\n1. Is it 3 o'clock?").reasons
+    reasons = reasons_of("# Plan\n\n- **one** for you\n- too\n\n1. Is it 3 o'clock?")
     assert reasons[INDEX["length"]] == "10 words"
     assert reasons[INDEX["lists"]] == "3 list items"
     assert reasons[INDEX["headings"]] == "1 heading"
     assert reasons[INDEX["numbers"]] == "1 number"
-    assert reasons[INDEX["questions"]] == "1 question or offer"
-    assert reasons[INDEX["code"]] == "no pieces of code"
+    assert reasons[INDEX["questions"]] == "1 follow-up"
+    assert reasons[INDEX["code"]] == "no code fragments"
+    assert reasons[INDEX["formality"]] == "0 formal, 0 informal words"
 
 
 def test_structure_inside_code_is_code() -> None:
-    reasons = measured("```\n# comment\n- x\nPlan:\n```").reasons
+    reasons = reasons_of("```\n# comment\n- x\nPlan:\n```")
     assert reasons[INDEX["headings"]] == "no headings"
     assert reasons[INDEX["lists"]] == "no list items"
-    assert reasons[INDEX["code"]] == "3 pieces of code"
+    assert reasons[INDEX["code"]] == "3 code fragments"
 
 
 def test_curly_quotes_dashes_and_case_do_not_matter() -> None:
@@ -102,7 +107,7 @@ def test_curly_quotes_dashes_and_case_do_not_matter() -> None:
 
 
 def test_chinese_characters_count_as_words() -> None:
-    assert measured("你好世界").reasons[INDEX["length"]].startswith("5 ")
+    assert reasons_of("你好世界")[INDEX["length"]].startswith("5 ")
 
 
 @pytest.mark.parametrize(

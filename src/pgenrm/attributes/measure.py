@@ -18,6 +18,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log, sqrt
 from threading import Lock
 from typing import Final
@@ -71,14 +72,49 @@ TYPICAL_LETTERS: Final = 4.8
 """Letters per word of ordinary English; ten such words pad the average of a short text."""
 
 
+Count = int | float | tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was measured in one text."""
 
     vector: Vector
     """[n_attributes], standardised; read-only."""
-    reasons: tuple[str, ...]
-    """[n_attributes], the counts in words, e.g. "38 words"."""
+    counts: tuple[Count, ...]
+    """[n_attributes], what the values stand for; `in_words` says it."""
+
+
+UNITS: Final = (
+    "word",
+    "list item",
+    "heading",
+    "code fragment",
+    "paragraph",
+    "follow-up",
+    "{} hedging, {} certain words",
+    "warm word",
+    "{} formal, {} informal words",
+    "{} letters per word",
+    "example marker",
+    "number",
+    "source marker",
+    "playful mark",
+    "disclaimer marker",
+    "you-word",
+)
+"""[n_attributes], what is counted: a noun, or a template where one noun does not do."""
+
+
+@lru_cache(maxsize=8192)
+def in_words(attribute: int, count: Count) -> str:
+    """Write a count: "no words", "1 word", "38 words", "2 formal, 0 informal words"."""
+    unit = UNITS[attribute]
+    if isinstance(count, tuple):
+        return unit.format(*count)
+    if isinstance(count, float):
+        return unit.format(count)
+    return f"{count or 'no'} {unit}{'' if count == 1 else 's'}"
 
 
 def measure(text: str) -> Vector:
@@ -91,7 +127,7 @@ def measure(text: str) -> Vector:
 
 
 def measured(text: str) -> Measured:
-    """Measure a text, keeping the counts in words; recently seen texts are remembered."""
+    """Measure a text, keeping the counts; recently seen texts are remembered."""
     key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     with _lock:
         if key in _recent:
@@ -106,7 +142,7 @@ def measured(text: str) -> Measured:
 
 
 N_REMEMBERED: Final = 16_384
-"""Texts whose measurements are kept: about 2 kB each, however long the text."""
+"""Texts whose measurements are kept: about 1 kB each, however long the text."""
 _recent: Final[OrderedDict[bytes, Measured]] = OrderedDict()
 _lock: Final = Lock()
 
@@ -267,28 +303,28 @@ def _measure(text: str) -> Measured:
         rate(n["disclaimer"]),
         rate(n["you"]),
     )
-    reasons = (
-        _some(n_words, "word"),
-        _some(lines.n_items, "list item"),
-        _some(lines.n_headings, "heading"),
-        _some(n_code, "piece of code", "pieces of code"),
-        _some(n_paragraphs, "paragraph"),
-        _some(n_questions, "question or offer", "questions or offers"),
-        f"{n['hedge']} hedging, {n['certain']} certain words",
-        _some(n["warm"], "warm word"),
-        f"{n['formal']} formal, {n['informal']} informal words",
-        f"{letters_per_word:.1f} letters per word",
-        _some(n["example"], "example marker"),
-        _some(n_numbers, "number"),
-        _some(n["source"], "source marker"),
-        _some(n_playful, "playful mark"),
-        _some(n["disclaimer"], "disclaimer marker"),
-        _some(n["you"], "mention of 'you'", "mentions of 'you'"),
+    counts = (
+        n_words,
+        lines.n_items,
+        lines.n_headings,
+        n_code,
+        n_paragraphs,
+        n_questions,
+        (n["hedge"], n["certain"]),
+        n["warm"],
+        (n["formal"], n["informal"]),
+        round(letters_per_word, 1),
+        n["example"],
+        n_numbers,
+        n["source"],
+        n_playful,
+        n["disclaimer"],
+        n["you"],
     )
     z = [(value - a.centre) / a.scale for value, a in zip(raw, ATTRIBUTES, strict=True)]
     vector = np.array([value / sqrt(1 + (value / BOUND) ** 2) for value in z])
     vector.flags.writeable = False
-    return Measured(vector, reasons)
+    return Measured(vector, counts)
 
 
 def _count_code_spans(text: str) -> int:
@@ -302,10 +338,3 @@ def _count_questions(text: str) -> int:
     if "?" not in text and "\uff1f" not in text:
         return 0
     return sum(map(text.count, _QUESTIONS)) + text.endswith("?")
-
-
-def _some(count: int, singular: str, plural: str | None = None) -> str:
-    """Write a count: "no words", "1 word", "38 words"."""
-    if count == 1:
-        return f"1 {singular}"
-    return f"{count or 'no'} {plural or singular + 's'}"

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from pgenrm.attributes.measure import ATTRIBUTES, Measured, Vector
+from pgenrm.attributes.measure import ATTRIBUTES, Count, Measured, Vector, in_words
 from pgenrm.attributes.model import Evidence, PastChoice
 from pgenrm.attributes.scenario import Scenario
 from pgenrm.types import Criterion, EvaluationChain, Rating
@@ -82,7 +82,7 @@ class Renderer:
         self._scores = [np.round(MIDDLE + sign * points, 1).tolist() for sign in (-1, 1)]
         """[direction wanted][n_responses][n_attributes]"""
         self._spread = (spread + NO_SPREAD).tolist()
-        self._reasons = [response.reasons for response in responses]
+        self._counts = [response.counts for response in responses]
         self._opening = opening
         self._scenario = scenario
 
@@ -97,9 +97,9 @@ class Renderer:
         low, high = self._scores
         ratings = []
         totals = []
-        for i, reasons in enumerate(self._reasons):
+        for i, counts in enumerate(self._counts):
             scores = [(high if wanted[k] else low)[i][k] for k in shown]
-            ratings.append(list(map(_rating, scores, [reasons[k] for k in shown])))
+            ratings.append(list(map(_rating, scores, shown, [counts[k] for k in shown])))
             totals.append(round(sum(map(mul, scores, shares)) / 100, 2))
         wishes = ", ".join(
             f"{_DIRECTIONS[k][wanted[k]]} ({_strength(size[k])})" for k in by_size[:N_WISHES_TOLD]
@@ -162,8 +162,8 @@ def _criterion(attribute: int, wants_high: bool, share: int) -> Criterion:
 
 
 @lru_cache(maxsize=65_536)
-def _rating(score: float, reason: str) -> Rating:
-    return Rating(score=score, reason=reason)
+def _rating(score: float, attribute: int, count: Count) -> Rating:
+    return Rating(score=score, reason=in_words(attribute, count))
 
 
 def _strength(size: float) -> str:
@@ -186,7 +186,7 @@ def _past(known: Evidence, scenario: Scenario) -> str:
 def _told(choice: PastChoice) -> str:
     size = np.abs(choice.chosen.vector - choice.rejected.vector).tolist()
     facts = [
-        f"{choice.chosen.reasons[k]} over {choice.rejected.reasons[k]}"
+        f"{in_words(k, choice.chosen.counts[k])} over {in_words(k, choice.rejected.counts[k])}"
         for k in _descending(size)[:MAX_DIFFERENCES_TOLD]
         if size[k] >= MIN_DIFFERENCE_TOLD
     ]
