@@ -326,5 +326,7 @@ def test_a_fitted_model_gives_the_evaluator_its_name() -> None:
     assert AttributeEvaluator().name == "attributes"
     model = AttributeModel().fit(World(seed=0).comparisons("train", 60), name="toy")
     assert AttributeEvaluator(model).name == "attributes:toy"
+    edited = model.population_.model_copy(update={"name": "default"})
+    assert AttributeEvaluator(AttributeModel(edited)).name == "attributes:default"
     assert AttributeEvaluator(model).workers == 1
     AttributeEvaluator(model).close()

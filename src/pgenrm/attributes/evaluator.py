@@ -6,6 +6,7 @@ import numpy as np
 
 from pgenrm.attributes.measure import N_ATTRIBUTES, measured
 from pgenrm.attributes.model import AttributeModel, Belief, evidence
+from pgenrm.attributes.population import default_population
 from pgenrm.attributes.posterior import Array
 from pgenrm.attributes.render import Renderer, opening
 from pgenrm.attributes.scenario import classify
@@ -30,8 +31,9 @@ class AttributeEvaluator:
             model: None takes the population prior that ships.
         """
         self.model = model or AttributeModel()
-        population = self.model.population_.name
-        self.name = "attributes" if population == "default" else f"attributes:{population}"
+        population = self.model.population_
+        is_default = population == default_population()
+        self.name = "attributes" if is_default else f"attributes:{population.name}"
         self.workers = 1
 
     def evaluate(self, requests: Sequence[ChainRequest]) -> list[ChainSet]:

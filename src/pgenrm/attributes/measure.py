@@ -71,7 +71,6 @@ PADDING_WORDS: Final = 50
 TYPICAL_LETTERS: Final = 4.8
 """Letters per word of ordinary English; ten such words pad the average of a short text."""
 
-
 Count = int | float | tuple[int, int]
 
 

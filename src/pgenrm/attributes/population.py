@@ -138,5 +138,5 @@ def _is_correlation_matrix(matrix: Array) -> bool:
 
 def _spread(cov: Array) -> tuple[list[float], Correlations]:
     sd = np.sqrt(np.diag(cov))
-    correlations = (cov / np.outer(sd, sd)).round(4)
+    correlations = ((cov + cov.T) / 2 / np.outer(sd, sd)).round(4)
     return sd.round(4).tolist(), tuple(map(tuple, correlations.tolist()))
