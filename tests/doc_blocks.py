@@ -2,7 +2,8 @@
 
 A `console` block is a command after `$ ` and its standard output; a `python` block is run, and a
 `text` block right after it is what it prints. Blocks in `sh` need what a test machine lacks (a
-server, weights) and are not run. `python -m tests.doc_blocks` rewrites all outputs.
+server, weights) and are not run. `python -m tests.doc_blocks [PAGE...]` rewrites the
+outputs of all pages or of those given.
 """
 
 import os
@@ -67,5 +68,5 @@ def rewrite(page: Path) -> None:
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in map(Path, sys.argv[1:]) if sys.argv[1:] else PAGES:
         rewrite(page)

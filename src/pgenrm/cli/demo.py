@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -53,11 +52,10 @@ def demo_command(
     console.print(_ladder([evaluator, AttributeEvaluator(fitted)], world, comparisons, seed))
     console.print(
         "Accuracy in percent with its 95 % interval over users; ties and unscored comparisons "
-        "count as wrong. Columns: how many past choices are shown, and whether the user's own "
-        "words (criteria, self-description) are. The attribute evaluator reads form and style "
-        f"only; `fitted` learnt what people want from {N_FIT} choices of other users of this "
-        "world. The Bayes observer is the best that any judge can do with what it sees; with "
-        "nothing to see it is the verdict for people in general. The oracle knows the hidden "
+        "count as wrong. Own words are a user's criteria and self-description. The attribute "
+        "evaluator reads form and style only; `fitted` learnt what people want from "
+        f"{N_FIT} choices of other users of this world. The Bayes observer is the best that any "
+        "judge can do with what it sees; with nothing to see it is the verdict for people in general. The oracle knows the hidden "
         "weights and misses only the noise of the choices.",
         highlight=False,
         markup=False,
@@ -72,56 +70,41 @@ def examples_dir() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "examples"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a judge gets to see of a user."""
-
-    n_pairs: int
-    with_statements: bool
-
-    def __str__(self) -> str:
-        shown = "shown" if self.with_statements else "hidden"
-        return f"{self.n_pairs} choices,\nwords {shown}"
-
-    def seen(self, comparison: Comparison) -> Comparison:
-        """Hide what the user states of himself, where this setting says so."""
-        if self.with_statements:
-            return comparison
-        silent = {"criteria": (), "self_description": None}
-        user = comparison.user.model_copy(update=silent)
-        return comparison.model_copy(update={"user": user})
+def without_statements(comparison: Comparison) -> Comparison:
+    """Hide what the user states of himself."""
+    user = comparison.user.model_copy(update={"criteria": (), "self_description": None})
+    return comparison.model_copy(update={"user": user})
 
 
 def _ladder(
     evaluators: Sequence[Evaluator], world: World, comparisons: list[Comparison], seed: int
 ) -> Table:
-    """Judge in every setting with every number of chains, beside the references."""
-    settings = [Setting(n, shown) for shown in (False, True) for n in N_PAIRS]
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for heading in ("", *map(str, settings)):
-        table.add_column(heading, justify="right" if heading else "left")
+    """Judge with and without statements, by past choices and chains, beside the references."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table.add_column("")
+    for n_pairs in N_PAIRS:
+        table.add_column(f"{n_pairs} past choices", justify="right")
+    upper_bound = [percent_of(oracle(comparisons, world).accuracy)] * len(N_PAIRS)
+    n_judgments = 2 * len(evaluators) * len(CHAINS) * len(N_PAIRS) * len(comparisons)
     with counting_progress(Console(stderr=True)) as progress:
-        task = progress.add_task("judging", total=len(CHAINS) * len(settings) * len(comparisons))
-        for evaluator, m in product(evaluators, CHAINS):
-            cells = []
-            for setting in settings:
-                rm = PGenRM(evaluator, m, n_history=setting.n_pairs, seed=seed)
-                outcomes = []
-                for judgment in rm.judge(map(setting.seen, comparisons)):
-                    progress.advance(task)
-                    if judgment.outcome:
-                        outcomes.append((judgment.user_id, judgment.outcome))
-                cells.append(_cell(accuracy(outcomes, seed)))
-            table.add_row(f"{evaluator.name}, m = {m}", *cells)
-    bayes = [
-        reference
-        for shown in (False, True)
-        for reference in references(comparisons, world, N_PAIRS, with_criteria=shown, seed=seed)
-    ]
-    table.add_row("Bayes observer", *(_cell(reference.accuracy) for reference in bayes))
-    table.add_row("oracle", *[_cell(oracle(comparisons, world).accuracy)] * len(settings))
+        task = progress.add_task("judging", total=n_judgments)
+        for is_shown in (False, True):
+            seen = comparisons if is_shown else [without_statements(c) for c in comparisons]
+            table.add_row(f"[bold]own words {'shown' if is_shown else 'hidden'}[/bold]")
+            for evaluator, m in product(evaluators, CHAINS):
+                cells = []
+                for n_pairs in N_PAIRS:
+                    judgments = PGenRM(evaluator, m, n_history=n_pairs, seed=seed).judge(seen)
+                    outcomes = [(j.user_id, j.outcome) for j in judgments if j.outcome]
+                    cells.append(percent_of(accuracy(outcomes, seed)))
+                    progress.advance(task, len(seen))
+                table.add_row(f"  {evaluator.name}, m = {m}", *cells)
+            bayes = references(comparisons, world, N_PAIRS, with_criteria=is_shown, seed=seed)
+            table.add_row("  Bayes observer", *(percent_of(r.accuracy) for r in bayes))
+            table.add_row("  oracle", *upper_bound)
     return table
 
 
-def _cell(result: Accuracy) -> str:
+def percent_of(result: Accuracy) -> str:
+    """Write an accuracy in percent with its interval, without the sign."""
     return percent(result.accuracy, result.interval).replace("%", "")
