@@ -11,7 +11,7 @@ from pgenrm.types import Outcome, Value
 
 N_RESAMPLES = 9999
 MIN_CLUSTERS = 20
-"""With fewer clusters the bootstrap interval is too narrow (with 10 it covers 87 %): none is given."""
+"""With fewer clusters the bootstrap interval is too narrow (10 cover 87 %), so none is given."""
 MAX_CELLS = 4_000_000
 """Resampled values held at once, which bounds the bootstrap's memory to about 100 MB."""
 

@@ -17,8 +17,13 @@ VERSION = "attributes@1"
 """Recorded with every chain; changes whenever the same request may give other chains."""
 
 
+DRAWS_PER_CHAIN = 3
+"""Posterior draws averaged into one chain [ours]: after a few choices the weights of a single draw
+are mostly noise, in sign too, and make a rubric that contradicts them."""
+
+
 class AttributeEvaluator:
-    """Draws samples of a user's attribute weights and writes one chain for each.
+    """Draws samples of a user's attribute weights and writes one chain for each few of them.
 
     The embedded default when no language model is configured. It judges form and style only, and
     says so in every chain.
@@ -72,11 +77,13 @@ def _sample(
 
 
 def _noise(request: ChainRequest) -> Array:
-    """Return standard normal noise [n, n_attributes], every other row the mirror of the last.
+    """Return normal noise [n, n_attributes], every other row the mirror of the last.
 
-    Each row alone is a fair draw, and a mirrored pair has the posterior mean in its middle: pooled
-    scores come close to those of infinitely many chains after a few.
+    Each row alone is a fair mean of `DRAWS_PER_CHAIN` draws, and a mirrored pair has the posterior
+    mean in its middle: pooled scores come close to those of infinitely many chains after a few.
     """
     shape = ((request.n + 1) // 2, N_ATTRIBUTES)
     drawn = rng("attributes", request.seed, request.id).standard_normal(shape)
-    return np.stack([drawn, -drawn], axis=1).reshape(-1, N_ATTRIBUTES)[: request.n]
+    mirrored: Array = np.stack([drawn, -drawn], axis=1).reshape(-1, N_ATTRIBUTES)
+    noise: Array = mirrored[: request.n] / np.sqrt(DRAWS_PER_CHAIN)
+    return noise

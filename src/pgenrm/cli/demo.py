@@ -20,10 +20,10 @@ from pgenrm.evaluator import Evaluator
 from pgenrm.judge import PGenRM
 from pgenrm.rows import read_comparisons
 from pgenrm.sim.observer import oracle, references
+from pgenrm.sim.real import GivenResponses
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison
 
-N_COMPARISONS = 500
 N_FIT = 2400
 """Train comparisons of other users for the fitted population: 200 users."""
 N_PAIRS = (0, 3)
@@ -32,6 +32,16 @@ CHAINS = (1, 8)
 
 def demo_command(
     seed: Annotated[int, typer.Option(help="Of the world and of the judge.")] = 0,
+    n_comparisons: Annotated[
+        int, typer.Option("--comparisons", min=1, help="How many simulated comparisons.")
+    ] = 500,
+    responses: Annotated[
+        Path | None,
+        typer.Option(
+            help="Let the simulated users choose between given responses: JSON Lines of "
+            "'instruction' and 'responses'."
+        ),
+    ] = None,
 ) -> None:
     """Judge three worked users and 500 comparisons of a simulated world.
 
@@ -45,9 +55,9 @@ def demo_command(
     for comparison in read_comparisons(sorted(examples_dir().glob("*.json"))):
         show_judgment(console, comparison, rm.judge_one(comparison))
 
-    console.rule(f"{N_COMPARISONS} comparisons of unseen users of a simulated world")
-    world = World(seed=seed)
-    comparisons = list(world.comparisons("test_unseen", N_COMPARISONS))
+    console.rule(f"{n_comparisons} comparisons of unseen users of a simulated world")
+    world = World(seed=seed, source=GivenResponses(responses) if responses else None)
+    comparisons = list(world.comparisons("test_unseen", n_comparisons))
     fitted = AttributeModel().fit(world.comparisons("train", N_FIT), name="fitted")
     console.print(_ladder([evaluator, AttributeEvaluator(fitted)], world, comparisons, seed))
     console.print(
@@ -55,8 +65,8 @@ def demo_command(
         "count as wrong. Own words are a user's criteria and self-description. The attribute "
         "evaluator reads form and style only; `fitted` learnt what people want from "
         f"{N_FIT} choices of other users of this world. The Bayes observer is the best that any "
-        "judge can do with what it sees; with nothing to see it is the verdict for people in general. The oracle knows the hidden "
-        "weights and misses only the noise of the choices.",
+        "judge can do with what it sees; with nothing to see it is the verdict for people in "
+        "general. The oracle knows the hidden weights and misses only the noise of the choices.",
         highlight=False,
         markup=False,
     )
