@@ -94,6 +94,8 @@ def _ladder(
     table.add_column("")
     for n_pairs in N_PAIRS:
         table.add_column(f"{n_pairs} past choices", justify="right")
+    coverage = 1.0
+    versions: set[str] = set()
     upper_bound = [percent_of(oracle(comparisons, world).accuracy)] * len(N_PAIRS)
     n_judgments = 2 * len(evaluators) * len(CHAINS) * len(N_PAIRS) * len(comparisons)
     with counting_progress(Console(stderr=True)) as progress:
@@ -105,13 +107,20 @@ def _ladder(
                 cells = []
                 for n_pairs in N_PAIRS:
                     judgments = PGenRM(evaluator, m, n_history=n_pairs, seed=seed).judge(seen)
-                    outcomes = [(j.user_id, j.outcome) for j in judgments if j.outcome]
-                    cells.append(percent_of(accuracy(outcomes, seed)))
+                    outcomes = []
+                    for judgment in judgments:
+                        versions.add(judgment.prompt_version)
+                        if judgment.outcome:
+                            outcomes.append((judgment.user_id, judgment.outcome))
+                    result = accuracy(outcomes, seed)
+                    coverage = min(coverage, result.coverage)
+                    cells.append(percent_of(result))
                     progress.advance(task, len(seen))
                 table.add_row(f"  {evaluator.name}, m = {m}", *cells)
             bayes = references(comparisons, world, N_PAIRS, with_criteria=is_shown, seed=seed)
             table.add_row("  Bayes observer", *(percent_of(r.accuracy) for r in bayes))
             table.add_row("  oracle", *upper_bound)
+    table.caption = f"coverage at least {coverage:.1%}; chains by {', '.join(sorted(versions))}"
     return table
 
 
