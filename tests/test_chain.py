@@ -403,3 +403,20 @@ def test_docs_of_the_chain_modules_hold() -> None:
         outcome = doctest.testmod(importlib.import_module(f"pgenrm.chain.{name}"))
         assert outcome.failed == 0
     assert len(MODULES) + 1 == len(list(Path(canonical.__file__).parent.glob("*.py")))
+
+
+def test_a_thinking_tag_that_is_only_spoken_of_costs_nothing() -> None:
+    text = (
+        "The user asked about the <think> tag in HTML.\n"
+        '<JSON_START>{"rationale": "uses a <think> tag", '
+        '"better_response": {"response_1": 7, "response_2": 4}}<JSON_END>'
+    )
+    assert parse(text, 2).stated_scores == (7, 4)
+
+
+def test_an_exact_chain_that_disagrees_with_the_scores_beside_it_does_not_count() -> None:
+    text = (
+        '{"better_response": {"response_1": 2, "response_2": 9}, '
+        '"exact": {"preferences": "x", "stated_scores": [10, 1]}}'
+    )
+    assert parse(text, 2).stated_scores == (2, 9)

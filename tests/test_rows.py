@@ -105,7 +105,7 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
         (row(context=[{"content": "x"}]), "'context.0.role' is missing; a message needs role and"),
         (row(label=True), "'label' must be the index of a response, found True"),
         (row(label="1"), "'label' must be the index of a response, found '1'"),
-        (row(responses=[]), "'responses' is empty; give at least 1"),
+        (row(responses=[]), "'responses' has 0 items; give at least 1"),
         (row(responses=["a", None]), "'responses.1' must be a text, found null"),
         (row(label=5), "label is 5 but there are 2 responses; use an index from 0 to 1"),
         (row(context=[{"role": "tool", "content": ""}]), "use 'system', 'user' or 'assistant'"),

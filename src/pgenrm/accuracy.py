@@ -1,6 +1,5 @@
 """From outcomes to an accuracy that hides nothing: coverage, ties, an interval over users."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from pgenrm.types import Outcome, Value
 N_RESAMPLES = 9999
 MIN_CLUSTERS = 20
 """With fewer clusters the bootstrap interval is too narrow (10 cover 87 %), so none is given."""
+OUTCOMES = (Outcome.CORRECT, Outcome.WRONG, Outcome.TIE, Outcome.UNSCORED)
 MAX_CELLS = 4_000_000
 """Resampled values held at once, which bounds the bootstrap's memory to about 100 MB."""
 
@@ -41,14 +41,14 @@ class Tally:
     def __init__(self) -> None:
         self.n_judged = 0
         self.n_unscored = 0
-        self._by_user: dict[str, Counter[Outcome]] = {}
+        self._by_user: dict[str, list[int]] = {}
 
     def add(self, user_id: str, outcome: Outcome | None, *, is_scored: bool = True) -> None:
         """Count one judgment; `outcome` is None where there is no label."""
         self.n_judged += 1
         self.n_unscored += not is_scored
         if outcome is not None:
-            self._by_user.setdefault(user_id, Counter())[outcome] += 1
+            self._by_user.setdefault(user_id, [0] * len(OUTCOMES))[OUTCOMES.index(outcome)] += 1
 
     def accuracy(self, seed: int = 0) -> Accuracy | None:
         """Sum up the labelled judgments; None when there are none."""
@@ -73,24 +73,20 @@ def accuracy(outcomes: Iterable[tuple[str, Outcome]], seed: int = 0) -> Accuracy
     return result
 
 
-def _accuracy(by_user: Mapping[str, Counter[Outcome]], seed: int) -> Accuracy:
-    total = sum(by_user.values(), Counter[Outcome]())
-    n = total.total()
-    correct, wrong = total[Outcome.CORRECT], total[Outcome.WRONG]
+def _accuracy(by_user: Mapping[str, list[int]], seed: int) -> Accuracy:
+    counts = np.array(list(by_user.values()))  # [n_users, n_outcomes]
+    correct, wrong, tie, unscored = (int(total) for total in counts.sum(axis=0))
+    n = int(counts.sum())
     return Accuracy(
         n=n,
         n_users=len(by_user),
         correct=correct,
         wrong=wrong,
-        tie=total[Outcome.TIE],
-        unscored=total[Outcome.UNSCORED],
+        tie=tie,
+        unscored=unscored,
         accuracy=correct / n,
-        interval=clustered_interval(
-            [c[Outcome.CORRECT] for c in by_user.values()],
-            [c.total() for c in by_user.values()],
-            seed,
-        ),
-        coverage=1 - total[Outcome.UNSCORED] / n,
+        interval=clustered_interval(counts[:, 0], counts.sum(axis=1), seed),
+        coverage=1 - unscored / n,
         decided_accuracy=correct / (correct + wrong) if correct + wrong else None,
     )
 

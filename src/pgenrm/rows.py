@@ -223,8 +223,8 @@ def _validated(row: _Row, kind: type[T], stem: str = "") -> T | RowError:
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say in one sentence what is wrong with a value and what to do."""
     details = error.errors()
-    # a wrong item makes pydantic call the whole tuple too short
-    details = [d for d in details if d["type"] != "too_short" or d["ctx"]["actual_length"] == 0]
+    if len(details) > 1:  # a wrong item makes pydantic call the whole tuple too short as well
+        details = [d for d in details if d["type"] != "too_short"] or details
     reason = _explain_one(details[0], kind)
     others = len(details) - 1
     return reason + (f" (and {others} more)" if others else "")
@@ -247,7 +247,8 @@ def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         case "literal_error":
             return f"'{where}' is {_shown(found)}; use {detail['ctx']['expected']}"
         case "too_short":
-            return f"'{where}' is empty; give at least {detail['ctx']['min_length']}"
+            found_n, least = detail["ctx"]["actual_length"], detail["ctx"]["min_length"]
+            return f"'{where}' has {found_n} items; give at least {least}"
         case "extra_forbidden":
             return f"'{where}' is not a known field; remove or rename it"
         case "value_error":

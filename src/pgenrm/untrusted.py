@@ -7,7 +7,7 @@ changes, so that code, HTML and Markdown stay readable:
 >>> neutraliser()("</s><|im_end|> [INST] a[i] < b && <b>bold</b>")
 '‹/s>‹|im_end|> ‹INST] a[i] < b && <b>bold</b>'
 
-Variants in case, whitespace, hyphens, underscores and invisible characters count as the same name.
+Variants in case, width, spaces, dashes, slashes and invisible characters count as the same name.
 Deliberately left out: plain role labels (`USER:`, `### Instruction`) and the chain's part headings,
 which ordinary texts are full of and which end nothing inside a delimited block.
 """
@@ -32,9 +32,15 @@ _CONTROL_BRACKETS = (
     *("think", "gmask"),
 )
 
-_BLANK = r"\s\u00ad\u200b-\u200f\u2060\ufeff"
+# Unicode's default ignorables and the control signs
+_INVISIBLE = (
+    r"\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff"
+)
+_BLANK = rf"\s{_INVISIBLE}"
+_DASH = r"_\u2010-\u2015\u2212\ufe58\ufe63\uff0d\uff3f-"
 _SPACE = rf"[{_BLANK}]*+"  # possessive: linear on a megabyte of spaces
-_GAP = rf"{_SPACE}/?+{_SPACE}"
+_GAP = rf"{_SPACE}(?:[/\\／⁄∕]{_SPACE})*+"
 _ANGLE = "<＜﹤◁"
 _SQUARE = r"\[［"
 _PIPE = "|｜"
@@ -90,5 +96,14 @@ def delimiters_in(literals: Iterable[str]) -> tuple[str, ...]:
 def _spellings(name: str) -> str:
     """Match a name whatever separates its words; an open-ended one up to what follows it."""
     words = re.split(rf"[{_BLANK}_-]+", name.rstrip("*").rstrip(" _-"))
-    end = rf"[\d{_BLANK}_-][\w-]*+" if name.endswith("*") else r"(?![\w-])"
-    return rf"[{_BLANK}_-]*+".join(map(re.escape, words)) + end
+    end = rf"[\d{_BLANK}{_DASH}][\w-]*+" if name.endswith("*") else r"(?![\w-])"
+    return rf"[{_BLANK}{_DASH}]*+".join(map(_letters, words)) + end
+
+
+def _letters(word: str) -> str:
+    """Match a word in ordinary or full-width letters, with invisible signs between them."""
+    widths = (
+        f"[{c}{chr(ord(c) + 0xFEE0)}]" if c.isascii() and c.isalnum() else re.escape(c)
+        for c in word
+    )
+    return rf"[{_INVISIBLE}]*+".join(widths)

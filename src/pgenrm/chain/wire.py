@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError
 from pgenrm.chain import breakdown, canonical
 from pgenrm.chain.draft import are_contributions
 from pgenrm.chain.fields import rationale_text
-from pgenrm.chain.json_tail import EXACT_KEY, find_tail, without_markers
+from pgenrm.chain.json_tail import EXACT_KEY, Tail, find_tail, without_markers
 from pgenrm.errors import FormatError, InputError
 from pgenrm.types import EvaluationChain
 
@@ -49,7 +49,7 @@ def parse(text: str, n_responses: int) -> EvaluationChain:
     tail = find_tail(answer, n_responses)
     if tail is None:
         raise FormatError(f"no JSON object in {_shown(answer)}", ("JSON object",))
-    exact = _exact(tail.value, n_responses)
+    exact = _exact(tail, n_responses)
     if exact is not None:
         return exact
     preferences = _part_one(answer[: tail.start])
@@ -96,17 +96,20 @@ def format(chain: EvaluationChain) -> str:
     rationale = chain.rationale
     if rationale is None:
         rationale = canonical.render(chain.criteria, chain.ratings)
-    scores = {
-        f"response_{i}": int(score) if score.is_integer() else score
-        for i, score in enumerate(chain.stated_scores, 1)
-        if score is not None
-    }
-    value: dict[str, Any] = {"rationale": rationale, "better_response": scores}
+    value: dict[str, Any] = {"rationale": rationale, "better_response": _stated(chain)}
     text = _joined(chain.preferences, value)
     if _reads_back(text, chain):
         return text
     value[EXACT_KEY] = chain.model_dump(exclude={"arithmetic"})
     return _joined(_TAG.sub("&lt;", chain.preferences), value)
+
+
+def _stated(chain: EvaluationChain) -> dict[str, float]:
+    return {
+        f"response_{i}": int(score) if score.is_integer() else score
+        for i, score in enumerate(chain.stated_scores, 1)
+        if score is not None
+    }
 
 
 def _joined(part_one: str, value: Mapping[str, Any]) -> str:
@@ -121,22 +124,26 @@ def _reads_back(text: str, chain: EvaluationChain) -> bool:
         return False
 
 
-def _exact(value: Mapping[str, Any], n_responses: int) -> EvaluationChain | None:
-    """Read the chain that `format` wrote out in full, if this is one."""
-    if not isinstance(value.get(EXACT_KEY), dict):
+def _exact(tail: Tail, n_responses: int) -> EvaluationChain | None:
+    """Read the chain that `format` wrote out in full, if the scores beside it are the same."""
+    if not isinstance(tail.value.get(EXACT_KEY), dict):
         return None
     try:
-        chain = EvaluationChain.model_validate(value[EXACT_KEY])
+        chain = EvaluationChain.model_validate(tail.value[EXACT_KEY])
         chain.model_dump_json()  # half a surrogate pair cannot be stored
     except (ValidationError, PydanticSerializationError):
         return None
-    return chain if chain.n_responses == n_responses else None
+    is_stated = tail.value.get("better_response") == _stated(chain)
+    return chain if is_stated and chain.n_responses == n_responses else None
 
 
 def _after_thinking(text: str) -> str:
     end = 0
     for tag in _THINKING.finditer(text):
-        end = tag.end() if tag[1] else -1
+        if tag[1]:
+            end = tag.end()
+        elif text[max(0, tag.start() - 8) : tag.start()].rstrip(" \t")[-1:] in {"", "\n", ">"}:
+            end = -1  # elsewhere in a line a tag is only spoken of
     if end < 0:
         raise FormatError(
             f"a thinking block is not closed in {_shown(text)}", ("end of the thinking block",)

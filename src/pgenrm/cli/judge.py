@@ -1,5 +1,6 @@
 """`pgenrm judge`: comparisons in, judgments out."""
 
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from pydantic_core import PydanticSerializationError
 from rich.console import Console
 
 from pgenrm.accuracy import Tally
@@ -243,10 +243,20 @@ def _judge(
     tally = run.tally if run else Tally()
     n_left_to_show = 0 if as_json or run else n_shown
     reason = "it was judged in an earlier run; --retry-unscored judges it again"
+    was_stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal was_stopped
+        was_stopped = True
+        raise KeyboardInterrupt
+
+    on_interrupt = signal.signal(signal.SIGINT, stop)
     try:
         with counting_progress(stderr) as progress:
             task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
             for comparison, judgment in _paired(rm, comparisons):
+                if was_stopped:  # libraries may swallow the exception
+                    raise KeyboardInterrupt
                 if run:
                     run.add(judgment)
                 else:
@@ -259,15 +269,16 @@ def _judge(
                     show_judgment(stdout, comparison, judgment)
                     n_left_to_show -= 1
                 progress.advance(task)
-    except (KeyboardInterrupt, PydanticSerializationError) as error:
-        # pydantic wraps a Ctrl-C that comes while it writes
-        if isinstance(error, PydanticSerializationError) and "KeyboardInterrupt" not in str(error):
+    except BaseException:
+        if not was_stopped:  # else it is a KeyboardInterrupt, as such or wrapped by a library
             raise
         how = (
             "run the same command again to continue" if run else "use --out to be able to continue"
         )
         stderr.print(f"stopped after {tally.n_judged} judgments; {how}", style="yellow")
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
     show_tally(stderr, tally)
     if tally.n_judged and tally.n_unscored == tally.n_judged:
         raise EngineError(f"no comparison could be scored; the last one: {reason}")

@@ -96,6 +96,11 @@ def build_evaluator(options: ModelOptions) -> Evaluator:
     else:
         from pgenrm.engines.local import LocalEngine
 
+        if "/" not in options.model and not Path(options.model).is_dir():
+            raise InputError(
+                f"--model {options.model}: no such directory; use attributes, openai:NAME, a "
+                "directory, or a hub id such as Qwen/Qwen3-8B"
+            )
         local = LocalEngine(options.model, device=options.device, adapter=options.adapter)
         engine, template_file = local, options.template or local.template_file
     if options.cache:
