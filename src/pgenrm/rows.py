@@ -71,12 +71,10 @@ def read_values(
     """
     for row in _rows(path):
         value = _validated(row, kind)
-        if not isinstance(value, RowError):
-            yield row.place, value
-        elif on_bad is None:
-            raise value
+        if isinstance(value, RowError):
+            _reject(row, value, on_bad)
         else:
-            on_bad(RejectedRow(place=row.place, reason=value.reason, row=row.raw))
+            yield row.place, value
 
 
 def read_comparisons(
@@ -95,16 +93,20 @@ def read_comparisons(
     for path in paths:
         for row in _rows(path):
             value = _validated(row, Comparison, stem=_stem(path, is_alone=len(paths) == 1))
-            if not isinstance(value, RowError) and (key := derive_seed(value.id)) not in seen:
+            if isinstance(value, RowError):
+                _reject(row, value, on_bad)
+            elif (key := derive_seed(value.id)) in seen:
+                reason = f"id {value.id!r} was already used; give every row an id of its own"
+                _reject(row, RowError(row.place, reason), on_bad)
+            else:
                 seen.add(key)
                 yield value
-                continue
-            if isinstance(value, Comparison):
-                reason = f"id {value.id!r} was already used; give every row an id of its own"
-                value = RowError(row.place, reason)
-            if on_bad is None:
-                raise value
-            on_bad(RejectedRow(place=row.place, reason=value.reason, row=row.raw))
+
+
+def _reject(row: _Row, error: RowError, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise error
+    on_bad(RejectedRow(place=row.place, reason=error.reason, row=row.raw))
 
 
 def count_rows(paths: Iterable[str | Path]) -> int | None:

@@ -19,7 +19,8 @@ OPENING = "‹"
 """Takes the place of the bracket; no tokeniser's normalisation maps it back to `<`."""
 
 _MARKERS = ("json_start", "json_end")
-_THINKING = ("think", "thinking", "thought", "reasoning")
+THINKING_TAGS = ("think", "thinking", "thought", "reasoning")
+"""Names of the tags around a model's thinking; `pgenrm.chain` drops what stands between them."""
 _CONTROL_TAGS = (
     *("s", "unk", "pad", "eos", "bos", "eod", "eop", "sop", "sep", "cls", "mask", "sys"),
     *("unk_token", "pad_token", "eos_token", "bos_token", "end_of_turn", "start_of_turn"),
@@ -57,7 +58,7 @@ def neutraliser(delimiters: Iterable[str] = ()) -> Callable[[str], str]:
         delimiters: openings such as `<past_choices` or `[The Start of`, as `delimiters_in` finds
             them; `*` at the end stands for a number or further words.
     """
-    names = "|".join(map(_spellings, (*_MARKERS, *_THINKING, *_CONTROL_TAGS)))
+    names = "|".join(map(_spellings, (*_MARKERS, *THINKING_TAGS, *_CONTROL_TAGS)))
     angle = [
         rf"(?:{names}){_GAP}[>＞﹥▷]",
         rf"[{_PIPE}][^\s<>{_PIPE}]",  # <|im_end, also when the end is missing

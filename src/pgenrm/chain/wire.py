@@ -14,10 +14,11 @@ from pgenrm.chain.fields import rationale_text
 from pgenrm.chain.json_tail import EXACT_KEY, Tail, find_tail, without_markers
 from pgenrm.errors import FormatError, InputError
 from pgenrm.types import EvaluationChain
+from pgenrm.untrusted import THINKING_TAGS
 
 JSON_START, JSON_END = "<JSON_START>", "<JSON_END>"
 
-_THINKING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_THINKING = re.compile(rf"<(/?)(?:{'|'.join(THINKING_TAGS)})>", re.IGNORECASE)
 _TAG = re.compile(r"<(?=/?(?:JSON_|think|thought|reasoning))", re.IGNORECASE)
 MAX_LEAD_OVER = 120
 """Characters of a heading between PART 1 and the JSON object."""
