@@ -111,7 +111,7 @@ def test_every_request_gets_n_complete_chains_that_say_what_they_judge(
 ) -> None:
     (answer,) = evaluator.evaluate([asked])
     assert len(answer.samples) == asked.n
-    assert answer.prompt_version == "attributes@1"
+    assert answer.prompt_version == "attributes@2"
     for chain in chains(answer):
         assert chain.arithmetic is Arithmetic.CONSISTENT
         assert sum(criterion.weight for criterion in chain.criteria) == 100
@@ -258,7 +258,7 @@ def test_only_some_of_a_long_history_is_told_but_all_of_it_counts() -> None:
     user = chooser(SHORT, LONG, list(QUERIES.values()) * 4)
     (answer,) = evaluator.evaluate([request([SHORT, LONG], user)])
     assert "Past choices (24, 4 of them on a technical query)" in chains(answer)[0].preferences
-    assert "- and 19 more." in chains(answer)[0].preferences
+    assert "- and 21 more." in chains(answer)[0].preferences
 
 
 # ---------------------------------------------------------------- it learns

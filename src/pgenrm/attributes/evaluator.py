@@ -8,12 +8,12 @@ from pgenrm.attributes.measure import N_ATTRIBUTES, measured
 from pgenrm.attributes.model import AttributeModel, Belief, evidence
 from pgenrm.attributes.population import default_population
 from pgenrm.attributes.posterior import Array
-from pgenrm.attributes.render import Renderer, opening
+from pgenrm.attributes.render import Renderer, grounds
 from pgenrm.attributes.scenario import classify
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
 from pgenrm.seeding import rng
 
-VERSION = "attributes@1"
+VERSION = "attributes@2"
 """Recorded with every chain; changes whenever the same request may give other chains."""
 
 
@@ -52,12 +52,12 @@ class AttributeEvaluator:
         cases = [(id(request.user), classify(request.context)) for request in requests]
         distinct = {(key, scenario): (known[key], scenario) for key, scenario in cases}
         beliefs = dict(zip(distinct, self.model.beliefs(list(distinct.values())), strict=True))
-        openings = {case: opening(*pair) for case, pair in distinct.items()}
+        known_grounds = {case: grounds(*pair) for case, pair in distinct.items()}
         sets = []
         for request, case in zip(requests, cases, strict=True):
             user, scenario = distinct[case]
             responses = [measured(text) for text in request.responses]
-            renderer = Renderer(openings[case], scenario, responses)
+            renderer = Renderer(known_grounds[case], scenario, responses)
             sets.append(_sample(request, beliefs[case], renderer, user.cuts))
         return sets
 

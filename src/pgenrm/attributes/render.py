@@ -4,7 +4,8 @@ The rubric takes the attributes that matter most between these responses: those 
 |weight| x spread. Percentages are the |weights|, ratings are linear in the attribute with one slope
 for all criteria, so that the weighted total is the sampled utility of the shown criteria on another
 scale, up to rounding. Ratings are relative to the middle of the responses shown, whatever their
-order; a single response is rated against an ordinary answer.
+order; a single response is rated against an ordinary answer. The preference modelling says first
+who the user is and then why, since embedding models read the start of a text or weigh all of it.
 """
 
 from collections.abc import Sequence
@@ -31,10 +32,10 @@ POINTS_PER_UNIT = 2.5
 """Points that a unit of an attribute is worth; fewer where the responses lie too far apart."""
 POINTS_PER_UNIT_ALONE = 1.5
 """The same for a single response, which may lie five units from an ordinary answer."""
-MAX_CHOICES_TOLD = 5
-MAX_DIFFERENCES_TOLD = 3
+MAX_CHOICES_TOLD = 3
+MAX_DIFFERENCES_TOLD = 2
 MIN_DIFFERENCE_TOLD = 0.3
-N_WISHES_TOLD = 4
+N_WISHES_TOLD = 5
 STRONG, CLEAR = 0.8, 0.4
 """Least |weight|, in logits per unit, that is called so; below both it is slight."""
 
@@ -54,19 +55,19 @@ _NAMES: Final = tuple(attribute.name.replace("_", " ") for attribute in ATTRIBUT
 _DIRECTIONS: Final = tuple((a.low, a.high) for a in ATTRIBUTES)
 
 
-def opening(known: Evidence, scenario: Scenario) -> str:
-    """Write what a profile starts from: the same for all samples."""
-    return "\n".join((FORM_ONLY, _past(known, scenario), *_stated(known.stated)))
+def grounds(known: Evidence, scenario: Scenario) -> str:
+    """Write what a profile rests on: the same for all samples."""
+    return "\n".join((*_stated(known.stated), _past(known, scenario), FORM_ONLY))
 
 
 class Renderer:
     """Writes the chains of one request: what does not depend on the sample is done once."""
 
-    def __init__(self, opening: str, scenario: Scenario, responses: Sequence[Measured]) -> None:
+    def __init__(self, grounds: str, scenario: Scenario, responses: Sequence[Measured]) -> None:
         """Prepare the chains of one request.
 
         Args:
-            opening: what the profile starts from.
+            grounds: what the profile rests on.
             scenario: of the query.
             responses: measured, in the order shown.
         """
@@ -83,7 +84,7 @@ class Renderer:
         """[direction wanted][n_responses][n_attributes]"""
         self._spread = (spread + NO_SPREAD).tolist()
         self._counts = [response.counts for response in responses]
-        self._opening = opening
+        self._grounds = grounds
         self._scenario = scenario
 
     def chain(self, weights: Vector) -> EvaluationChain:
@@ -107,10 +108,10 @@ class Renderer:
         return EvaluationChain.model_validate(
             {
                 "preferences": (
-                    f"{self._opening}\n"
                     f"Profile for {_SITUATIONS[self._scenario]}: wants answers {wishes}.\n"
                     "Between these responses that comes down to "
-                    f"{', '.join([_NAMES[k] for k in shown])}."
+                    f"{', '.join([_NAMES[k] for k in shown])}.\n"
+                    f"{self._grounds}"
                 ),
                 "criteria": [
                     _criterion(k, wanted[k], n) for k, n in zip(shown, shares, strict=True)
