@@ -1,0 +1,1 @@
+"""User prototypes: clusters of preference analyses, refined on choices (paper, section 3.3)."""

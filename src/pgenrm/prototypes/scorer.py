@@ -1,0 +1,116 @@
+"""Which response a member of a prototype prefers, by embeddings (paper, section 3.3, eqs. 4 to 6).
+
+Deliberately left out: a query, prototype and past choice are read by one linear map each, as in the
+paper; there are no biases, heads or further layers.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgenrm.errors import MissingExtraError
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtraError("prototypes", "the refinement of prototypes") from error
+
+
+class PreferenceScorer(nn.Module):
+    """Margins of response pairs under prototypes, given past choices.
+
+    For a query q with candidates y+ and y-, a prototype a, and past choices tau:
+
+        o_tau     = tanh(W [q_tau ; y+_tau - y-_tau])
+        alpha_tau = softmax_tau(o_tau . q / sqrt(d) + rho * o_tau . a / sqrt(d))
+        z         = a + lambda_q W_q q + lambda_s W_s sum_tau alpha_tau o_tau
+        margin    = z . (y+ - y-)
+
+    W starts as [0 I] and W_s as I, so that the untrained history term compares the pair with past
+    ones; W_q starts at zero. Every start value is of the size of the embeddings themselves.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        *,
+        rho: float = 0.5,
+        lambda_query: float = 1.0,
+        lambda_history: float = 1.0,
+    ) -> None:
+        """Start untrained, for embeddings of `dimension` numbers."""
+        super().__init__()
+        identity = torch.eye(dimension)
+        self.W = nn.Parameter(torch.cat([torch.zeros_like(identity), identity], dim=1))
+        self.W_q = nn.Parameter(torch.zeros_like(identity))
+        self.W_s = nn.Parameter(identity.clone())
+        self.rho = rho
+        self.lambda_query = lambda_query
+        self.lambda_history = lambda_history
+
+    def read(self, query: Tensor, difference: Tensor) -> Tensor:
+        """Return o_tau [m, d] of past choices: queries [m, d] and y+ - y- [m, d].
+
+        It depends on the choice alone, so a batch reads each of its distinct choices once.
+        """
+        return torch.tanh(torch.cat([query, difference], dim=1) @ self.W.T)
+
+    def margins(
+        self,
+        prototypes: Tensor,
+        query: Tensor,
+        difference: Tensor,
+        readings: Tensor,
+        history: Tensor,
+        shown: Tensor,
+    ) -> Tensor:
+        """Return the margin [b, k] of every pair under every prototype.
+
+        No tensor here is larger than [b, h, d] or [b, h, k]: W_s is applied to the pair's
+        difference, not to the k attended histories.
+
+        Args:
+            prototypes: [k, d].
+            query: [b, d].
+            difference: [b, d], y+ - y-.
+            readings: [m, d], what `read` gave for the choices that histories refer to.
+            history: int [b, h], rows of `readings`; any valid row where not shown.
+            shown: bool [b, h]; a pair without any history has the history term 0.
+        """
+        seen = readings[history]
+        by_query = torch.einsum("bhd,bd->bh", seen, query)
+        by_prototype = (readings @ prototypes.T)[history]
+        logits = (by_query[..., None] + self.rho * by_prototype) / query.shape[1] ** 0.5
+        hidden = ~shown[..., None]
+        # The lowest finite number: with -inf, a history without any choice would give NaN.
+        weights = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(dim=1)
+        pull = torch.einsum("bhd,bd->bh", seen, difference @ self.W_s)
+        from_history = torch.einsum("bhk,bh->bk", weights.masked_fill(hidden, 0.0), pull)
+        from_query = ((query @ self.W_q.T) * difference).sum(dim=1, keepdim=True)
+        return (
+            difference @ prototypes.T
+            + self.lambda_query * from_query
+            + self.lambda_history * from_history
+        )
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return weights and settings as arrays, to be saved; `from_arrays` reads them."""
+        weights = {name: value.detach().numpy().copy() for name, value in self.named_parameters()}
+        settings = {name: np.float32(getattr(self, name)).reshape(1) for name in SETTINGS}
+        return weights | settings
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+        """Rebuild a scorer from `arrays`; a missing one is a KeyError."""
+        settings = {name: float(arrays[name][0]) for name in SETTINGS}
+        scorer = cls(len(arrays["W_q"]), **settings)
+        scorer.load_state_dict(
+            {name: torch.tensor(arrays[name]) for name, _ in scorer.named_parameters()}
+        )
+        return scorer
+
+
+SETTINGS = ("rho", "lambda_query", "lambda_history")
