@@ -1,7 +1,7 @@
 """The language-model evaluator: render the prompt, ask an engine for n completions, parse each.
 
 Deliberately left out: presentation orders, pooling and retries of unreadable chains. The first two
-are the judge's, and a retry would hide how often a model fails.
+are the caller's, and a retry would hide how often a model fails.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,16 @@ from pgenrm.engines.protocol import (
     StructuredOutput,
 )
 from pgenrm.errors import FormatError, InputError, PromptTooLongError
-from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
+from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, RubricRequest
 from pgenrm.prompts import Template, default_template
-from pgenrm.types import Failure, FailureKind, FinishReason
+from pgenrm.seeding import derive_seed
+from pgenrm.types import Criterion, Failure, FailureKind, FinishReason, User
 
 T = TypeVar("T")
 
 
 class LanguageModelEvaluator:
-    """Writes evaluation chains with a language model."""
+    """Writes evaluation chains, and rates by given rubrics, with a language model."""
 
     def __init__(
         self, engine: Engine, template: Template | None = None, sampling: Sampling | None = None
@@ -35,8 +36,8 @@ class LanguageModelEvaluator:
 
         Args:
             engine: writes the completions; closed together with the evaluator.
-            template: the prompt; None chooses per user between `chain_signals`, where anything
-                but bare choices is known, and `chain_history`.
+            template: the prompt of chains; None chooses per user between `chain_signals`, where
+                anything but bare choices is known, and `chain_history`.
             sampling: how to sample, None for the defaults. `json_schema` is filled in where
                 `structured` is on.
 
@@ -52,13 +53,15 @@ class LanguageModelEvaluator:
 
     def evaluate(self, requests: Sequence[ChainRequest]) -> list[ChainSet]:
         """Return one chain set per request, in order; see `pgenrm.evaluator.Evaluator`."""
-        prompts = [self._fit(request) for request in requests]
+        prompts = [self._fit(self._template(r), r.user, r) for r in requests]
         asked = [
             (request, prompt)
             for request, prompt in zip(requests, prompts, strict=True)
             if isinstance(prompt, FittedPrompt)
         ]
-        answers = self.engine.complete([self._chat(*pair) for pair in asked])
+        answers = self.engine.complete(
+            [self._chat(prompt, len(r.responses), _seed(r), r.n) for r, prompt in asked]
+        )
         written = iter([self._written(*p, a) for p, a in zip(asked, answers, strict=True)])
         return [
             next(written)
@@ -69,6 +72,29 @@ class LanguageModelEvaluator:
             for request, prompt in zip(requests, prompts, strict=True)
         ]
 
+    def score_rubrics(self, requests: Sequence[RubricRequest]) -> list[tuple[float, ...] | Failure]:
+        """Rate by given rubrics, one completion each; see `pgenrm.evaluator.RubricScorer`.
+
+        All requests go to the engine in one batch. Totals are recomputed with the given weights
+        where the completion rates exactly the given criteria, and taken as stated elsewhere. Turns
+        in the middle of a long conversation give way as in the prompt of a chain.
+        """
+        template = Template.load("rubric")
+        # To the template, whoever wants what the rubric says is a user who states nothing else.
+        prompts = [
+            self._fit(template, User(id=r.id, criteria=_rubric(r.criteria)), r) for r in requests
+        ]
+        asked = [
+            (request, prompt)
+            for request, prompt in zip(requests, prompts, strict=True)
+            if isinstance(prompt, FittedPrompt)
+        ]
+        answers = self.engine.complete(
+            [self._chat(prompt, len(r.responses), r.seed) for r, prompt in asked]
+        )
+        rated = iter([_totals(r, a.samples[0]) for (r, _), a in zip(asked, answers, strict=True)])
+        return [next(rated) if isinstance(p, FittedPrompt) else p for p in prompts]
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
@@ -76,11 +102,13 @@ class LanguageModelEvaluator:
     def _template(self, request: ChainRequest) -> Template:
         return self.template or default_template(request.user)
 
-    def _fit(self, request: ChainRequest) -> FittedPrompt | Failure:
+    def _fit(
+        self, template: Template, user: User, request: ChainRequest | RubricRequest
+    ) -> FittedPrompt | Failure:
         try:
             return fit_prompt(
-                self._template(request),
-                request.user,
+                template,
+                user,
                 request.context,
                 request.responses,
                 count_tokens=self.engine.count_tokens,
@@ -89,16 +117,16 @@ class LanguageModelEvaluator:
         except PromptTooLongError as error:
             return Failure(kind=FailureKind.TOO_LONG, reason=str(error))
 
-    def _chat(self, request: ChainRequest, prompt: FittedPrompt) -> ChatRequest:
+    def _chat(self, prompt: FittedPrompt, n_responses: int, seed: int, n: int = 1) -> ChatRequest:
         sampling = self.sampling
         if sampling.structured is not StructuredOutput.OFF:
-            schema = tail_schema(len(request.responses))
+            schema = tail_schema(n_responses)
             sampling = sampling.model_copy(update={"json_schema": schema})
         return ChatRequest(
             messages=prompt.messages,
-            n=request.n,
+            n=n,
             sampling=sampling,
-            seed=request.seed,
+            seed=seed,
             prompt_version=prompt.version,
         )
 
@@ -112,6 +140,10 @@ class LanguageModelEvaluator:
             cuts=prompt.cuts,
             prompt_version=prompt.version,
         )
+
+
+def _seed(request: ChainRequest) -> int:
+    return derive_seed(request.seed, "from", request.first) if request.first else request.seed
 
 
 def budget_tokens(engine: Engine, sampling: Sampling) -> int | None:
@@ -172,3 +204,35 @@ def _chain_sample(sample: Completion | Failure, n_responses: int) -> ChainSample
     return ChainSample(
         chain=chain, finish_reason=sample.finish_reason, n_tokens=sample.n_tokens or 0
     )
+
+
+def _rubric(criteria: Sequence[Criterion]) -> tuple[str, ...]:
+    return tuple(
+        f"{c.name} ({c.weight:g}%)" + (f": {c.description}" if c.description else "")
+        for c in criteria
+    )
+
+
+def _totals(request: RubricRequest, sample: Completion | Failure) -> tuple[float, ...] | Failure:
+    if isinstance(sample, Failure):
+        return sample
+    return read_completion(sample, lambda text: _read_totals(text, request))
+
+
+def _read_totals(text: str, request: RubricRequest) -> tuple[float, ...]:
+    """Read the totals by the given weights.
+
+    Raises:
+        FormatError: the text states no total by this rubric for some response.
+    """
+    chain = parse(text, len(request.responses))
+    given = {c.name.lower(): c for c in request.criteria}
+    rated = [given[c.name.lower()] for c in chain.criteria if c.name.lower() in given]
+    if len(rated) == len(chain.criteria) == len(request.criteria):
+        totals = chain.model_copy(update={"criteria": tuple(rated)}).scores()
+    else:
+        totals = chain.stated_scores
+    stated = tuple(total for total in totals if total is not None)
+    if len(stated) < len(totals):
+        raise FormatError("the breakdown is by other criteria, and no total is stated", ("total",))
+    return stated

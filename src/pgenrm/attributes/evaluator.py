@@ -8,10 +8,11 @@ from pgenrm.attributes.measure import N_ATTRIBUTES, measured
 from pgenrm.attributes.model import AttributeModel, Belief, evidence
 from pgenrm.attributes.population import default_population
 from pgenrm.attributes.posterior import Array
-from pgenrm.attributes.render import Renderer, grounds
+from pgenrm.attributes.render import CRITERIA, Renderer, grounds, rate
 from pgenrm.attributes.scenario import classify
-from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
+from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, RubricRequest
 from pgenrm.seeding import rng
+from pgenrm.types import Failure, FailureKind
 
 VERSION = "attributes@2"
 """Recorded with every chain; changes whenever the same request may give other chains."""
@@ -61,6 +62,18 @@ class AttributeEvaluator:
             sets.append(_sample(request, beliefs[case], renderer, user.cuts))
         return sets
 
+    def score_rubrics(self, requests: Sequence[RubricRequest]) -> list[tuple[float, ...] | Failure]:
+        """Rate by rubrics of our own chains; see `pgenrm.evaluator.RubricScorer`.
+
+        The responses that a chain was written for get that chain's totals. A rubric with a
+        criterion that no chain of ours states is a failure of kind `format`.
+        """
+        ratings = {
+            responses: rate([measured(text) for text in responses])[0]
+            for responses in {request.responses for request in requests}
+        }
+        return [_totals(request, ratings[request.responses]) for request in requests]
+
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
@@ -82,8 +95,28 @@ def _noise(request: ChainRequest) -> Array:
     Each row alone is a fair mean of `DRAWS_PER_CHAIN` draws, and a mirrored pair has the posterior
     mean in its middle: pooled scores come close to those of infinitely many chains after a few.
     """
-    shape = ((request.n + 1) // 2, N_ATTRIBUTES)
+    end = request.first + request.n
+    shape = ((end + 1) // 2, N_ATTRIBUTES)
     drawn = rng("attributes", request.seed, request.id).standard_normal(shape)
     mirrored: Array = np.stack([drawn, -drawn], axis=1).reshape(-1, N_ATTRIBUTES)
-    noise: Array = mirrored[: request.n] / np.sqrt(DRAWS_PER_CHAIN)
+    noise: Array = mirrored[request.first : end] / np.sqrt(DRAWS_PER_CHAIN)
     return noise
+
+
+def _totals(
+    request: RubricRequest, ratings: list[list[list[float]]]
+) -> tuple[float, ...] | Failure:
+    """Weigh ratings [direction wanted][n_responses][n_attributes]."""
+    unknown = [c.name for c in request.criteria if c.name not in CRITERIA]
+    if unknown:
+        return Failure(
+            kind=FailureKind.FORMAT,
+            reason=f"{request.id}: {unknown[0]!r} is no criterion of the attribute evaluator; have "
+            "a rubric rated by the evaluator that wrote it",
+        )
+    meant = [(c.weight, *CRITERIA[c.name]) for c in request.criteria]
+    whole = sum(weight for weight, _, _ in meant)
+    return tuple(
+        round(sum(weight * ratings[direction][i][k] for weight, k, direction in meant) / whole, 4)
+        for i in range(len(request.responses))
+    )

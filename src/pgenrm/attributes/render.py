@@ -53,11 +53,38 @@ _SITUATIONS: Final = {
 }
 _NAMES: Final = tuple(attribute.name.replace("_", " ") for attribute in ATTRIBUTES)
 _DIRECTIONS: Final = tuple((a.low, a.high) for a in ATTRIBUTES)
+CRITERIA: Final = {
+    wanted[:1].upper() + wanted[1:]: (k, direction)
+    for k, directions in enumerate(_DIRECTIONS)
+    for direction, wanted in enumerate(directions)
+}
+"""Name of a criterion -> its attribute and the direction wanted, 1 for a high value."""
+_CRITERION_NAMES: Final = {meant: name for name, meant in CRITERIA.items()}
 
 
 def grounds(known: Evidence, scenario: Scenario) -> str:
     """Write what a profile rests on: the same for all samples."""
     return "\n".join((*_stated(known.stated), _past(known, scenario), FORM_ONLY))
+
+
+def rate(responses: Sequence[Measured]) -> tuple[list[list[list[float]]], list[float]]:
+    """Rate responses on every attribute, for either direction that may be wanted.
+
+    Returns:
+        The ratings [direction wanted][n_responses][n_attributes], where direction 1 wants a high
+        value, and the spread of each attribute [n_attributes], above 0.
+    """
+    values = np.array([response.vector for response in responses])
+    if len(responses) == 1:
+        middle, spread = 0.0, np.ones(values.shape[1])
+        slope = POINTS_PER_UNIT_ALONE
+    else:
+        low, high = values.min(axis=0), values.max(axis=0)
+        middle, spread = (low + high) / 2, (high - low) / 2
+        slope = min(POINTS_PER_UNIT, REACH / max(float(spread.max()), NO_SPREAD))
+    points = np.clip(slope * (values - middle), -REACH, REACH)
+    scores = [np.round(MIDDLE + sign * points, 1).tolist() for sign in (-1, 1)]
+    return scores, (spread + NO_SPREAD).tolist()
 
 
 class Renderer:
@@ -71,18 +98,7 @@ class Renderer:
             scenario: of the query.
             responses: measured, in the order shown.
         """
-        values = np.array([response.vector for response in responses])
-        if len(responses) == 1:
-            middle, spread = 0.0, np.ones(values.shape[1])
-            slope = POINTS_PER_UNIT_ALONE
-        else:
-            low, high = values.min(axis=0), values.max(axis=0)
-            middle, spread = (low + high) / 2, (high - low) / 2
-            slope = min(POINTS_PER_UNIT, REACH / max(float(spread.max()), NO_SPREAD))
-        points = np.clip(slope * (values - middle), -REACH, REACH)
-        self._scores = [np.round(MIDDLE + sign * points, 1).tolist() for sign in (-1, 1)]
-        """[direction wanted][n_responses][n_attributes]"""
-        self._spread = (spread + NO_SPREAD).tolist()
+        self._scores, self._spread = rate(responses)
         self._counts = [response.counts for response in responses]
         self._grounds = grounds
         self._scenario = scenario
@@ -156,7 +172,7 @@ def _telling(importance: list[float]) -> list[int]:
 def _criterion(attribute: int, wants_high: bool, share: int) -> Criterion:
     other, wanted = _DIRECTIONS[attribute][:: 1 if wants_high else -1]
     return Criterion(
-        name=wanted[:1].upper() + wanted[1:],
+        name=_CRITERION_NAMES[attribute, wants_high],
         weight=share,
         description=f"{_NAMES[attribute]}: {wanted} rather than {other}",
     )

@@ -1,0 +1,1 @@
+"""Test-time user-based scaling (paper, section 3.4): many chains become one verdict."""
