@@ -1,19 +1,76 @@
-"""Which past choices a judgment sees (paper, section 3.1: h of them, drawn at random)."""
+"""Which past choices a judgment sees, and users put together from comparisons."""
+
+from collections.abc import Iterable
 
 from pgenrm.seeding import rng
-from pgenrm.types import Comparison
+from pgenrm.types import Comparison, Context, Preference, User
 
 
 def draw_history(comparison: Comparison, n_pairs: int, seed: int = 0) -> Comparison:
-    """Keep `n_pairs` of the user's past choices, drawn at random by (seed, comparison id).
+    """Keep `n_pairs` of the user's past choices, drawn by (seed, comparison id); see `draw_pairs`.
+
+    Paper, section 3.1: h of them, drawn at random.
+    """
+    user = draw_pairs(comparison.user, n_pairs, seed, comparison.id)
+    return comparison.model_copy(update={"user": user})
+
+
+def draw_pairs(user: User, n_pairs: int, seed: int, item_id: str) -> User:
+    """Keep `n_pairs` of the user's past choices, drawn at random by (seed, item id).
 
     The drawn pairs keep their order. The same seed draws nested sets: the pairs drawn for h are
     among those drawn for h + 1, so that a study over h compares like with like.
     """
-    history = comparison.user.history
-    if len(history) <= n_pairs:
-        return comparison
-    shuffled = rng("history", seed, comparison.id).permutation(len(history))
-    kept = tuple(history[i] for i in sorted(shuffled[:n_pairs].tolist()))
-    user = comparison.user.model_copy(update={"history": kept})
-    return comparison.model_copy(update={"user": user})
+    if len(user.history) <= n_pairs:
+        return user
+    shuffled = rng("history", seed, item_id).permutation(len(user.history))
+    kept = tuple(user.history[i] for i in sorted(shuffled[:n_pairs].tolist()))
+    return user.model_copy(update={"history": kept})
+
+
+def gather_users(comparisons: Iterable[Comparison]) -> list[User]:
+    """Put together what rows tell about each user: one user per id, in order of first appearance.
+
+    His history are the distinct choices in the histories of his rows and in the labelled rows
+    themselves, in the order of the rows; a labelled row among N responses counts as the labelled
+    one over each other. Labels become history, so give training rows only. Of two records of one
+    choice the one with the user's ratings is kept. A choice between identical texts is none.
+
+    Criteria, self-description and demographics are each taken from his first row that has them.
+    """
+    users: dict[str, User] = {}
+    histories: dict[str, dict[_Choice, Preference]] = {}
+    for comparison in comparisons:
+        user = comparison.user
+        known = users.setdefault(user.id, user)
+        statements = ("criteria", "self_description", "demographics")
+        if gained := {n: getattr(user, n) for n in statements if not getattr(known, n)}:
+            users[user.id] = known.model_copy(update=gained)
+        history = histories.setdefault(user.id, {})
+        for pair in (*user.history, *_labelled(comparison)):
+            choice = (pair.context, pair.chosen, pair.rejected)
+            if pair.is_informative and not _is_rated(history.get(choice)):
+                history[choice] = pair
+    return [
+        user.model_copy(update={"history": tuple(histories[user.id].values())})
+        for user in users.values()
+    ]
+
+
+_Choice = tuple[Context, str, str]
+
+
+def _labelled(comparison: Comparison) -> list[Preference]:
+    """Return the choices that the label states."""
+    if comparison.label is None:
+        return []
+    chosen = comparison.responses[comparison.label]
+    return [
+        Preference(context=comparison.context, chosen=chosen, rejected=other)
+        for i, other in enumerate(comparison.responses)
+        if i != comparison.label
+    ]
+
+
+def _is_rated(pair: Preference | None) -> bool:
+    return pair is not None and (pair.chosen_score is not None or bool(pair.choice_attributes))
