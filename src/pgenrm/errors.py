@@ -9,6 +9,9 @@ PgenrmError
 ├── EngineError         an engine cannot be used at all (a single failed request is a `Failure`)
 └── MissingExtraError   an optional dependency is not installed (also an ImportError)
 
+PgenrmWarning           (a UserWarning)
+└── DriftWarning        users have moved away from the prototypes they were fitted to
+
 Messages carry the value, the place and the next step.
 """
 
@@ -65,3 +68,11 @@ class MissingExtraError(PgenrmError, ImportError):
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an extra: pip install 'pgenrm[{extra}]'")
         self.extra = extra
+
+
+class PgenrmWarning(UserWarning):
+    """Base of all warnings of pgenrm."""
+
+
+class DriftWarning(PgenrmWarning):
+    """Users have moved away from the prototypes they were fitted to; fit again."""
