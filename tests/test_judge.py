@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pgenrm.errors import EngineError, InputError
 from pgenrm.evaluator import ChainRequest, ChainSet
-from pgenrm.judge import PGenRM, presentation_orders
+from pgenrm.judge import PGenRM
 from pgenrm.types import Comparison, Failure, FailureKind, Judgment, Outcome, User
 from tests.cases import KnownEvaluator, comparison, lost, preference, shorter_is_better
 
@@ -17,25 +17,32 @@ def judged(*args: object, m: int = 8, **kwargs: object) -> Judgment:
     return PGenRM(KnownEvaluator(scorer), m).judge_one(comparison(*args, **kwargs))  # type: ignore[arg-type]
 
 
+def shown(responses: Sequence[str], m: int, id: str = "c0") -> list[ChainRequest]:
+    evaluator = KnownEvaluator(shorter_is_better)
+    PGenRM(evaluator, m).judge_one(comparison(id, responses))
+    return evaluator.requests
+
+
 @given(st.integers(1, 6), st.integers(1, 40), st.integers())
 def test_every_response_stands_equally_often_in_every_position(
     n_responses: int, m: int, seed: int
 ) -> None:
-    plan = presentation_orders(n_responses, m, (seed,))
-    assert sum(n for _, n in plan) == m
-    assert len({order for order, _ in plan}) == len(plan)
+    responses = [f"response {i}" for i in range(n_responses)]
+    requests = shown(responses, m, str(seed))
+    assert sum(request.n for request in requests) == m
+    assert len({request.responses for request in requests}) == len(requests)
     for position in range(n_responses):
-        times = [0] * n_responses
-        for order, n in plan:
-            assert sorted(order) == list(range(n_responses))
-            times[order[position]] += n
-        assert max(times) - min(times) <= 1
+        times = dict.fromkeys(responses, 0)
+        for request in requests:
+            assert sorted(request.responses) == responses
+            times[request.responses[position]] += request.n
+        assert max(times.values()) - min(times.values()) <= 1
 
 
 def test_the_first_order_is_random_but_fixed_by_seed_and_id() -> None:
-    firsts = [presentation_orders(2, 1, (0, str(i)))[0][0] for i in range(200)]
-    assert 70 < firsts.count((0, 1)) < 130
-    assert firsts == [presentation_orders(2, 1, (0, str(i)))[0][0] for i in range(200)]
+    firsts = [shown(("a", "b"), 1, str(i))[0].responses for i in range(200)]
+    assert 70 < firsts.count(("a", "b")) < 130
+    assert firsts == [shown(("a", "b"), 1, str(i))[0].responses for i in range(200)]
 
 
 def test_scores_belong_to_responses_not_to_positions() -> None:

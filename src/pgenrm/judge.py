@@ -1,44 +1,41 @@
-"""The judge: several chains per comparison, pooled into one verdict (paper, section 3.4, Ind-m).
+"""The judge: chains in rounds, own and neighbours', combined into one verdict (paper, section 3.4).
 
 Half of the chains see the responses in each presentation order (for more than two responses:
 balanced rotations), and all are pooled *before* deciding, the orders counting alike. A tie and an
-unscored comparison are outcomes, never guesses. Deliberately left out here: neighbours,
-calibration, early stopping.
+unscored comparison are outcomes, never guesses.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import blake2b
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import log_expit
 
+from pgenrm.case import MIN_TO_HOLD_OUT, Asked, Case, by_prefix, rotations
 from pgenrm.errors import EngineError
-from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
+from pgenrm.evaluator import ChainSet, Evaluator, RubricScorer
 from pgenrm.history import draw_history
-from pgenrm.seeding import derive_seed, rng
-from pgenrm.types import (
-    Comparison,
-    FailedChain,
-    Failure,
-    FailureKind,
-    JudgedChain,
-    Judgment,
-    Outcome,
-    ScoreSource,
-)
+from pgenrm.neighbours import NeighbourSource
+from pgenrm.scaling.aggregate import Aggregator, Combined
+from pgenrm.scaling.evidence import Evidence, evidence_of
+from pgenrm.scaling.rubric_check import agreement
+from pgenrm.scaling.shrinkage import Shrinkage
+from pgenrm.scaling.stopping import Stage, StoppingRule
+from pgenrm.types import Comparison, Judgment, ScoreSource
+from pgenrm.verdict import verdict
 
-TIE_TOLERANCE = 1e-9
-"""Pooled scores closer than this are equal; it only absorbs floating-point noise."""
 
-PRIOR_MARGIN_SD = 1.5
-PRIOR_CHAINS = 2.0
-"""Confidence starts from a spread of margins of 1.5 points, worth two chains [ours]."""
+@dataclass(frozen=True)
+class RubricCheck:
+    """Weigh chains by how well their own rubric ranks choices of the user they did not see."""
 
-Order = tuple[int, ...]
-Floats = NDArray[np.float64]
+    scorer: RubricScorer
+    """Applies rubrics; normally the evaluator itself."""
+    n_folds: int = 1
+    """Own chains are written in so many folds, each without its part of the history, where the
+    user has at least four choices; 1 checks neighbours' chains only, for which every choice of the
+    user is held out."""
 
 
 class PGenRM:
@@ -48,7 +45,12 @@ class PGenRM:
         self,
         evaluator: Evaluator,
         m: int = 8,
+        n: int = 0,
         *,
+        neighbours: NeighbourSource | None = None,
+        aggregator: Aggregator | None = None,
+        stopping: StoppingRule | None = None,
+        rubric_check: RubricCheck | None = None,
         n_history: int | None = None,
         score_source: ScoreSource = ScoreSource.RUBRIC,
         seed: int = 0,
@@ -59,7 +61,14 @@ class PGenRM:
 
         Args:
             evaluator: writes the chains.
-            m: chains per comparison, over all presentation orders (Ind-m).
+            m: chains per comparison with the user's own history, over all presentation orders
+                (Ind-m); 0 leaves the verdict to the neighbours.
+            n: chains per comparison with the histories of as many similar users (Pro-n).
+            neighbours: finds similar users, e.g. `pgenrm.prototypes.Prototypes`; needed for n > 0.
+            aggregator: combines own and neighbours' chains; None takes `Shrinkage` as it ships.
+            stopping: draws chains in rounds and stops when the verdict is settled; its caps stand
+                for m and n. None draws all at once.
+            rubric_check: weighs chains by the user's own choices; None does not.
             n_history: past choices shown, drawn at random per comparison; None shows all. The
                 paper uses 3.
             score_source: which total counts where a chain's own arithmetic disagrees.
@@ -68,14 +77,23 @@ class PGenRM:
             workers: batches under way at once; None asks the evaluator. Moves no result.
 
         Raises:
-            ValueError: a count is below its minimum.
+            ValueError: a count is below its minimum, or n needs `neighbours`.
         """
-        if m < 1 or batch_size < 1 or (workers is not None and workers < 1):
-            raise ValueError("m, batch_size and workers must be at least 1")
+        if batch_size < 1 or (workers is not None and workers < 1):
+            raise ValueError("batch_size and workers must be at least 1")
+        if m < 0 or n < 0 or m + n == 0:
+            raise ValueError(f"m and n must be 0 or more and not both 0, found m = {m}, n = {n}")
         if n_history is not None and n_history < 0:
             raise ValueError(f"n_history must be 0 or more, or None for all, not {n_history}")
+        self.stages = stopping.stages if stopping else (Stage(m=m, n=n),)
+        if neighbours is None and self.stages[-1].n:
+            raise ValueError("n needs neighbours: fit prototypes first (pgenrm prototypes fit)")
         self.evaluator = evaluator
-        self.m = m
+        self.m, self.n = self.stages[-1].m, self.stages[-1].n
+        self.neighbours = neighbours
+        self.aggregator: Aggregator = aggregator or Shrinkage()
+        self.stopping = stopping
+        self.rubric_check = rubric_check
         self.n_history = n_history
         self.score_source = score_source
         self.seed = seed
@@ -121,47 +139,129 @@ class PGenRM:
         return self._judge_batch([comparison])[0]
 
     def _judge_batch(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        plans = [
-            presentation_orders(len(c.responses), self.m, (self.seed, c.id)) for c in comparisons
-        ]
-        requests = [
-            self._request(seen, order, n)
-            for seen, plan in zip(map(self._seen, comparisons), plans, strict=True)
-            for order, n in plan
-        ]
-        answers = iter(self._ask(requests))
-        judgments = []
-        for comparison, plan in zip(comparisons, plans, strict=True):
-            sets = [(order, next(answers)) for order, _ in plan]
-            judgments.append(
-                pool(comparison, sets, self.evaluator.name, self.seed, self.score_source)
-            )
-        return judgments
+        cases = [self._case(comparison) for comparison in comparisons]
+        still_open = list(range(len(cases)))
+        judgments: dict[int, Judgment] = {}
+        for number, stage in enumerate(self.stages):
+            self._draw([cases[i] for i in still_open], stage)
+            evidence = evidence_of([cases[i].record() for i in still_open])
+            combined = self.aggregator.combine(evidence)
+            stops = self._stops(number, evidence, combined)
+            for place, i in enumerate(still_open):
+                if stops[place]:
+                    judgments[i] = self._verdict(cases[i], number)
+            still_open = [i for place, i in enumerate(still_open) if not stops[place]]
+            if not still_open:
+                break
+        return [judgments[i] for i in range(len(cases))]
 
-    def _ask(self, requests: list[ChainRequest]) -> list[ChainSet]:
-        sets = self.evaluator.evaluate(requests)
-        asked, answered = [r.n for r in requests], [len(s.samples) for s in sets]
-        if asked != answered:
+    def _stops(self, number: int, evidence: Evidence, combined: Combined) -> list[bool]:
+        if self.stopping is None:
+            return [True] * len(evidence)
+        chance = self.stopping.chance_of_another(number, evidence, combined)
+        stops: list[bool] = (chance <= self.stopping.stop_below).tolist()
+        return stops
+
+    def _verdict(self, case: Case, stage: int) -> Judgment:
+        """Combine a case on its own, so that its judgment does not depend on the batch."""
+        evidence = evidence_of([case.record()])
+        return verdict(
+            case,
+            evidence,
+            self.aggregator.combine(evidence),
+            evaluator=self.evaluator.name,
+            aggregator=self.aggregator.name,
+            is_settled=stage < len(self.stages) - 1 if self.stopping else None,
+        )
+
+    # ------------------------------------------------------------ chains
+
+    def _case(self, comparison: Comparison) -> Case:
+        seen = comparison
+        if self.n_history is not None:
+            seen = draw_history(comparison, self.n_history, self.seed)
+        enough = len(seen.user.history) >= MIN_TO_HOLD_OUT
+        return Case(
+            comparison=comparison,
+            seen=seen,
+            orders=rotations(len(comparison.responses), (self.seed, comparison.id)),
+            seed=self.seed,
+            score_source=self.score_source,
+            n_folds=self.rubric_check.n_folds if self.rubric_check and enough else 1,
+        )
+
+    def _draw(self, cases: Sequence[Case], stage: Stage) -> None:
+        """Bring every case to the stage: own and neighbours' requests go out together.
+
+        A user whom the source does not know needs an analysis first. One own chain is written for
+        it, and only that one is waited for. Where it cannot be read, neighbours wait for the
+        others; without any, the case stays without neighbours.
+        """
+        if stage.n and self.neighbours:
+            strangers = [case for case in cases if not self._can_be_found(case)]
+            counts = self.m > 0
+            self._ask([(case, one) for case in strangers for one in case.own(1)], counts=counts)
+            self._locate([case for case in cases if self._can_be_found(case)])
+        asked = [(case, one) for case in cases for one in case.own(stage.m)]
+        late = [case for case in cases if case.neighbourhood is None and stage.n]
+        on_time = [case for case in cases if case.neighbourhood is not None]
+        asked += [(case, one) for case in on_time for one in case.of_neighbours(stage.n)]
+        self._ask(asked)
+        if late and self.neighbours:
+            self._locate([case for case in late if case.analyses])
+            self._ask([(case, one) for case in late for one in case.of_neighbours(stage.n)])
+
+    def _can_be_found(self, case: Case) -> bool:
+        if case.neighbourhood is not None or case.analyses:
+            return True
+        query = case.query(self.n)
+        return self.neighbours is not None and self.neighbours.knows(query.user_id, query.scenario)
+
+    def _locate(self, cases: Sequence[Case]) -> None:
+        lost = [case for case in cases if case.neighbourhood is None]
+        if not lost or self.neighbours is None:
+            return
+        found = self.neighbours.find([case.query(self.n) for case in lost])
+        for case, neighbourhood in zip(lost, found, strict=True):
+            case.neighbourhood = neighbourhood
+
+    def _ask(self, asked: Sequence[tuple[Case, Asked]], *, counts: bool = True) -> None:
+        if not asked:
+            return
+        asked = list(by_prefix(asked))
+        sets = self._evaluate([one for _, one in asked])
+        for (case, one), answer in zip(asked, sets, strict=True):
+            case.take(one, answer, counts=counts)
+        if self.rubric_check:
+            self._check({id(case): case for case, _ in asked}.values(), self.rubric_check)
+
+    def _evaluate(self, asked: Sequence[Asked]) -> list[ChainSet]:
+        sets = self.evaluator.evaluate([one.request for one in asked])
+        wanted, answered = [one.request.n for one in asked], [len(s.samples) for s in sets]
+        if wanted != answered:
             raise EngineError(
-                f"evaluator {self.evaluator.name} broke its contract: asked for {asked} chains, it "
-                f"answered with {answered}"
+                f"evaluator {self.evaluator.name} broke its contract: asked for {wanted} chains, "
+                f"it answered with {answered}"
             )
         return sets
 
-    def _seen(self, comparison: Comparison) -> Comparison:
-        if self.n_history is None:
-            return comparison
-        return draw_history(comparison, self.n_history, self.seed)
-
-    def _request(self, comparison: Comparison, order: Order, n: int) -> ChainRequest:
-        return ChainRequest(
-            id=comparison.id,
-            user=comparison.user,
-            context=comparison.context,
-            responses=tuple(comparison.responses[i] for i in order),
-            n=n,
-            seed=derive_seed(self.seed, comparison.id, *order),
+    def _check(self, cases: Iterable[Case], check: RubricCheck) -> None:
+        """Fill in the agreement of the new chains."""
+        todo = []
+        for case in cases:
+            new = range(case.n_checked, len(case.chains))
+            todo += [(case, i) for i in new if case.held_out[i]]
+            case.n_checked = len(case.chains)
+        found = agreement(
+            check.scorer,
+            [(case.chains[i].chain, case.held_out[i]) for case, i in todo],
+            self.seed,
         )
+        for (case, i), one in zip(todo, found, strict=True):
+            if one is not None:
+                case.chains[i] = case.chains[i].model_copy(
+                    update={"agreement": round(float(log_expit(one.margins).sum()), 6)}
+                )
 
 
 def _batches(comparisons: Iterable[Comparison], size: int) -> Iterator[list[Comparison]]:
@@ -179,219 +279,3 @@ def _batches(comparisons: Iterable[Comparison], size: int) -> Iterator[list[Comp
         raise
     if batch:
         yield batch
-
-
-def presentation_orders(
-    n_responses: int, m: int, seed_parts: tuple[object, ...]
-) -> list[tuple[Order, int]]:
-    """Spread m chains evenly over the rotations of a seeded permutation.
-
-    Every response stands equally often in every position, up to one when m is not a multiple of
-    `n_responses`; who gets the extra chain is random.
-
-    >>> sorted(presentation_orders(2, 8, (0, "a")))
-    [((0, 1), 4), ((1, 0), 4)]
-    """
-    first = rng("order", *seed_parts).permutation(n_responses).tolist()
-    each, extra = divmod(m, n_responses)
-    rotations = [tuple(first[r:] + first[:r]) for r in range(n_responses)]
-    counts = [each + (r < extra) for r in range(n_responses)]
-    return [(order, n) for order, n in zip(rotations, counts, strict=True) if n]
-
-
-def pool(
-    comparison: Comparison,
-    sets: Sequence[tuple[Order, ChainSet]],
-    evaluator: str,
-    seed: int = 0,
-    score_source: ScoreSource = ScoreSource.RUBRIC,
-) -> Judgment:
-    """Pool the chains of all presentation orders into a verdict.
-
-    Args:
-        comparison: what was judged.
-        sets: for every presentation order, what the evaluator answered.
-        evaluator: name to record.
-        seed: seed to record.
-        score_source: which total of a chain counts.
-    """
-    chains, failures = _by_response(sets, score_source)
-    scores = np.array([c.scores for c in chains]).reshape(len(chains), len(comparison.responses))
-    scores = _share_between_identical(scores, comparison.responses)
-    by_order = _split([c.order for c in chains], scores)
-    choice, is_tie = _decide(by_order, len(comparison.responses))
-    return Judgment(
-        id=comparison.id,
-        user_id=comparison.user.id,
-        comparison_digest=digest(comparison),
-        scores=_optional(_pooled(by_order), len(comparison.responses)),
-        standard_errors=_optional(_standard_errors(by_order), len(comparison.responses)),
-        choice=choice,
-        is_tie=is_tie,
-        label=comparison.label,
-        outcome=_outcome(comparison, choice, is_tie),
-        confidence=_confidence(by_order, choice, n_orders_asked=len(sets)),
-        order_consistency=_order_consistency(by_order, choice),
-        chains=tuple(chains),
-        failures=tuple(failures),
-        n_prompt_tokens=sum(s.n_prompt_tokens for _, s in sets),
-        n_completion_tokens=sum(sample.n_tokens for _, s in sets for sample in s.samples),
-        cuts=tuple(dict.fromkeys(cut for _, s in sets for cut in s.cuts)),
-        evaluator=evaluator,
-        prompt_version=", ".join(dict.fromkeys(s.prompt_version for _, s in sets)),
-        seed=seed,
-    )
-
-
-def _by_response(
-    sets: Sequence[tuple[Order, ChainSet]], score_source: ScoreSource
-) -> tuple[list[JudgedChain], list[FailedChain]]:
-    """Sort samples into chains, with scores moved from positions to responses, and failures."""
-    chains: list[JudgedChain] = []
-    failures: list[FailedChain] = []
-    for order, chain_set in sets:
-        for sample in chain_set.samples:
-            if isinstance(sample, Failure):
-                failures.append(FailedChain(order=order, failure=sample))
-                continue
-            by_position = sample.chain.scores(score_source)
-            missing = [p for p, score in enumerate(by_position) if score is None]
-            if missing or len(by_position) != len(order):
-                failures.append(FailedChain(order=order, failure=_without_score(sample, missing)))
-                continue
-            by_response = dict(zip(order, by_position, strict=True))
-            chains.append(
-                JudgedChain(
-                    order=order,
-                    chain=sample.chain,
-                    scores=tuple(by_response[i] for i in range(len(order))),
-                    finish_reason=sample.finish_reason,
-                    n_tokens=sample.n_tokens,
-                )
-            )
-    return chains, failures
-
-
-def _without_score(sample: ChainSample, missing: list[int]) -> Failure:
-    names = ", ".join(f"response_{p + 1}" for p in missing)
-    return Failure(
-        kind=FailureKind.FORMAT,
-        reason=f"the chain gives no score for {names}"
-        if missing
-        else f"the chain scores {sample.chain.n_responses} responses, another number was shown",
-        text=sample.chain.model_dump_json(),
-        n_tokens=sample.n_tokens,
-    )
-
-
-def _share_between_identical(scores: Floats, responses: Sequence[str]) -> Floats:
-    """Give identical texts the mean of their scores: they differ in position only."""
-    if len(set(responses)) == len(responses):
-        return scores
-    shared = scores.copy()
-    for text in set(responses):
-        same = [i for i, response in enumerate(responses) if response == text]
-        shared[:, same] = scores[:, same].mean(axis=1, keepdims=True)
-    return shared
-
-
-def _split(orders: Sequence[Order], scores: Floats) -> list[Floats]:
-    """Return the scores of every presentation order that was read: [n_chains, n_responses] each."""
-    rows: dict[Order, list[int]] = {}
-    for i, order in enumerate(orders):
-        rows.setdefault(order, []).append(i)
-    return [scores[rows[order]] for order in sorted(rows)]
-
-
-def _pooled(by_order: Sequence[Floats]) -> Floats | None:
-    """Return the mean over orders of the mean over chains.
-
-    Orders count alike, however many of their chains were lost, so that a preference for a position
-    cancels.
-    """
-    if not by_order:
-        return None
-    means: Floats = np.mean([scores.mean(axis=0) for scores in by_order], axis=0)
-    return means
-
-
-def _standard_errors(by_order: Sequence[Floats]) -> Floats | None:
-    """Return the standard errors of the pooled scores; None with fewer than two chains.
-
-    The spread is taken within orders, where an order has several chains.
-    """
-    n_chains = sum(map(len, by_order))
-    if n_chains < 2:
-        return None
-    strata = by_order if n_chains > len(by_order) else [np.concatenate(by_order)]
-    squares = np.sum([((s - s.mean(axis=0)) ** 2).sum(axis=0) for s in strata], axis=0)
-    variance = squares / (n_chains - len(strata))
-    errors: Floats = np.sqrt(variance * sum(1 / len(s) for s in by_order)) / len(by_order)
-    return errors
-
-
-def _decide(by_order: Sequence[Floats], n_responses: int) -> tuple[int | None, bool]:
-    """Return (choice, is_tie)."""
-    means = _pooled(by_order)
-    if means is None or n_responses == 1:
-        return None, False
-    best = np.flatnonzero(means >= means.max() - TIE_TOLERANCE)
-    return (int(best[0]), False) if len(best) == 1 else (None, True)
-
-
-def _outcome(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcome | None:
-    if comparison.label is None or len(comparison.responses) == 1:
-        return None
-    if is_tie:
-        return Outcome.TIE
-    if choice is None:
-        return Outcome.UNSCORED
-    return Outcome.CORRECT if choice == comparison.label else Outcome.WRONG
-
-
-def _optional(values: Floats | None, n_responses: int) -> tuple[float | None, ...]:
-    if values is None:
-        return (None,) * n_responses
-    return tuple(float(value) for value in values.round(6))
-
-
-def _confidence(
-    by_order: Sequence[Floats], choice: int | None, n_orders_asked: int
-) -> float | None:
-    """Probability that the expected scores of all chains put the choice first.
-
-    The margins of single chains are taken as normal with unknown spread under a conjugate prior, so
-    that one chain already gives a defined value; a mean margin then follows a Student t. With more
-    than two responses the chances of being overtaken by each of the others are added up. Where
-    orders were asked for but not read, all chains together count as one: they share what they owe
-    to the positions.
-    """
-    means = _pooled(by_order)
-    if means is None or len(means) == 1:
-        return None
-    if choice is None:  # a tie
-        return 1 / len(means)
-    n_chains = sum(map(len, by_order)) if len(by_order) == n_orders_asked else 1
-    freedom = PRIOR_CHAINS + n_chains - 1
-    p_overtaken = 0.0
-    for other in range(len(means)):
-        if other == choice:
-            continue
-        margins = [scores[:, choice] - scores[:, other] for scores in by_order]
-        squares = sum(float(((m - m.mean()) ** 2).sum()) for m in margins) if n_chains > 1 else 0.0
-        spread = PRIOR_CHAINS * PRIOR_MARGIN_SD**2 + squares
-        t = (means[choice] - means[other]) / np.sqrt(spread / freedom / n_chains)
-        p_overtaken += float(stdtr(freedom, -t))
-    return round(max(1 - p_overtaken, 1 / len(means)), 6)
-
-
-def _order_consistency(by_order: Sequence[Floats], choice: int | None) -> float | None:
-    if choice is None or len(by_order) < 2:
-        return None
-    agree = [_decide([scores], scores.shape[1])[0] == choice for scores in by_order]
-    return round(sum(agree) / len(agree), 6)
-
-
-def digest(comparison: Comparison) -> str:
-    """Fingerprint a comparison, so that a changed one is not taken for judged."""
-    return blake2b(comparison.model_dump_json().encode(), digest_size=8).hexdigest()

@@ -15,10 +15,10 @@ from pydantic_core import from_json
 
 from pgenrm.accuracy import Tally
 from pgenrm.errors import InputError, RowError
-from pgenrm.judge import digest
 from pgenrm.rows import explain
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Comparison, Judgment, Outcome
+from pgenrm.verdict import digest
 
 Settings = Mapping[str, Any]
 

@@ -382,6 +382,13 @@ class JudgedChain(Value):
     """[n_responses], by response (not by position)."""
     finish_reason: FinishReason = FinishReason.STOP
     n_tokens: int = 0
+    neighbour: str | None = None
+    """Id of the similar user whose history it was written with; None: the user's own."""
+    similarity: float | None = None
+    """Cosine of the two users' analyses, for a neighbour's chain."""
+    agreement: float | None = None
+    """Log-likelihood of choices of the user that the chain was written without, under its own
+    rubric (one point of margin = one logit); None where it was not checked."""
 
 
 class FailedChain(Value):
@@ -389,6 +396,7 @@ class FailedChain(Value):
 
     order: tuple[int, ...]
     failure: Failure
+    neighbour: str | None = None
 
 
 class Outcome(StrEnum):
@@ -408,8 +416,8 @@ class Judgment(Value):
     comparison_digest: str
     """Fingerprint of what was judged: user, context, responses and label."""
     scores: tuple[float | None, ...]
-    """[n_responses]; mean over presentation orders of the mean over each one's readable chains;
-    None when there are none."""
+    """[n_responses]; mean over presentation orders of the mean over each one's readable chains,
+    own and neighbours' blended by the aggregator; None when there are none."""
     standard_errors: tuple[float | None, ...]
     """[n_responses]; of the means over chains; None with fewer than two chains."""
     choice: int | None
@@ -419,9 +427,9 @@ class Judgment(Value):
     outcome: Outcome | None
     """None without a label, and for a single response."""
     confidence: float | None
-    """How sure it is, in [1 / n_responses, 1], that more chains of the same kind would not change
-    the choice. Sampling confidence, not calibrated against users. Low where a presentation order
-    that was asked for gave no readable chain."""
+    """In [1 / n_responses, 1]. Where `is_calibrated`, the probability that the user prefers the
+    choice. Otherwise how sure it is that more chains of the same kind would not change the choice,
+    low where a presentation order that was asked for gave no readable chain."""
     order_consistency: float | None
     """Share of the presentation orders whose own chains, pooled, make the same choice; None when
     there is no choice or fewer than two orders were scored."""
@@ -435,3 +443,18 @@ class Judgment(Value):
     """Kind and model of whoever wrote the chains."""
     prompt_version: str
     seed: int
+    n_history: int = 0
+    """Past choices of the user that his own chains were written with."""
+    aggregator: str = ""
+    """How own and neighbours' chains were combined."""
+    is_calibrated: bool = False
+    """Whether `confidence` was fitted to what validation users preferred."""
+    neighbour_weight: float = 0.0
+    """Share of the neighbours in the scores, in [0, 1]."""
+    prototype: int | None = None
+    """Index of the user's nearest prototype, where neighbours were looked for."""
+    n_outside: int = 0
+    """Neighbours that had to come from other prototypes."""
+    is_settled: bool | None = None
+    """Whether sampling stopped because the verdict was settled (True) or at the caps (False); None
+    without sequential stopping."""

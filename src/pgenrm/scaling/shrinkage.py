@@ -1,0 +1,307 @@
+"""Shrinkage: a calibrated blend of own and neighbours' chains (ours; the paper takes equal halves).
+
+The user prefers response i with probability softmax_i(a * own_i + b * neighbours_i). `own` and
+`neighbours` are pooled scores; a and b are positive, and their logarithms linear in what is known:
+how much history the user has, how many chains there are, how far his own chains disagree, how
+similar the neighbours are, how well their rubrics rank the user's own choices. Within the
+neighbours, and within the own chains, similarity and agreement decide how much a chain counts. All
+of it is fitted on validation users by the log score, with a normal prior around the defaults.
+
+What follows: with no neighbours the scores are those of the own chains; neighbours that do not help
+get no weight, however many they are; and probabilities are calibrated as far as new users are like
+the validation users.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import ValidationError
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from pgenrm.errors import InputError
+from pgenrm.rows import explain
+from pgenrm.scaling.aggregate import ChainScale, Combined, blend, scaled
+from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled, squares_within_orders
+from pgenrm.types import Value
+
+PRIOR_SD = 1.0
+"""Of every weight around its default, in its own units; the data of some hundred comparisons
+outweigh it."""
+SIMILARITY_UNIT = 0.1
+"""Cosines of analyses lie close together: similarity counts in tenths below 1."""
+TYPICAL_SPREAD = 0.5
+"""Points; the spread of own chains before any fit, and where a single chain shows none."""
+
+
+class OwnWeights(Value):
+    """log a = level + history * log(1 + h) + single / m + spread * (spread - typical)."""
+
+    level: float = 0.0
+    history: float = 0.0
+    single: float = 0.0
+    spread: float = 0.0
+
+
+class NeighbourWeights(Value):
+    """log b, likewise; 1 / n counts equally weighted neighbours."""
+
+    level: float = -1.5
+    history: float = -0.5
+    single: float = -2.0
+    spread: float = 0.0
+    similarity: float = 0.0
+    agreement: float = 0.0
+    """... per past choice of the user, of the weighted neighbours."""
+
+
+class ChainWeights(Value):
+    """How much a chain counts among its like: exp of these times its own values."""
+
+    neighbour_similarity: float = 0.0
+    neighbour_agreement: float = 1.0
+    own_agreement: float = 0.0
+
+
+class ShrinkageWeights(Value):
+    """Everything that is fitted."""
+
+    own: OwnWeights = OwnWeights()
+    neighbours: NeighbourWeights = NeighbourWeights()
+    chains: ChainWeights = ChainWeights()
+    typical_spread: float = TYPICAL_SPREAD
+    scale: ChainScale = ChainScale.RAW
+    n_comparisons: int = 0
+    """Labelled comparisons of validation users that it was fitted on; 0: the defaults."""
+    n_users: int = 0
+
+
+class Shrinkage:
+    """The default aggregator.
+
+    Attributes:
+        weights_: in use; the defaults, which trust neighbours little, until `fit` replaces them.
+    """
+
+    def __init__(
+        self, weights: ShrinkageWeights | None = None, scale: ChainScale = ChainScale.RAW
+    ) -> None:
+        self.weights_ = weights or ShrinkageWeights(scale=scale)
+
+    @property
+    def name(self) -> str:
+        """`shrinkage` with a fingerprint of what was fitted."""
+        from hashlib import blake2b
+
+        if self.weights_ == ShrinkageWeights():
+            return "shrinkage"
+        text = self.weights_.model_dump_json().encode()
+        return f"shrinkage:{blake2b(text, digest_size=4).hexdigest()}"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether `fit` has seen validation users."""
+        return self.weights_.n_comparisons > 0
+
+    def combine(self, evidence: Evidence) -> Combined:
+        """See `pgenrm.scaling.aggregate.Aggregator`."""
+        parts = _parts(evidence, self.weights_)
+        total = parts.a + parts.b
+        weight = np.where(total > 0, parts.b / np.where(total > 0, total, 1.0), 0.0)
+        scores = blend(evidence, parts.own, parts.neighbours, weight)
+        return Combined(
+            scores=scores,
+            neighbour_weight=weight,
+            own_weights=parts.own_weights,
+            neighbour_weights=parts.neighbour_weights,
+            probabilities=np.exp(_log_softmax(total[:, None] * scores, evidence))
+            if self.is_calibrated
+            else None,
+        )
+
+    def fit(
+        self,
+        evidence: Evidence,
+        labels: Sequence[int],
+        n_users: int,
+        n_parts: int = 1,
+        progress: Callable[[float], None] | None = None,
+    ) -> Self:
+        """Fit all weights by the log score of the preferred responses.
+
+        Args:
+            evidence: of validation users, with at least one chain each; the same comparison may
+                stand in it several times, with fewer chains or less history.
+            labels: [b], the preferred response.
+            n_users: whose they are; recorded.
+            n_parts: how often a comparison stands in the evidence on average: the prior counts
+                against comparisons, not against copies.
+            progress: called with the mean log score (nats, lower is better) of every step.
+
+        Raises:
+            ValueError: there is nothing to fit on.
+        """
+        chosen = np.asarray(labels, dtype=np.intp)
+        if len(evidence) == 0 or len(chosen) != len(evidence):
+            raise ValueError(f"{len(evidence)} comparisons with {len(chosen)} labels to fit on")
+        spread = _spread(evidence.own)
+        typical = float(np.nanmedian(spread)) if np.isfinite(spread).any() else TYPICAL_SPREAD
+        start = ShrinkageWeights(scale=self.weights_.scale, typical_spread=typical)
+        centre = _flat(start)
+
+        def loss(values: Floats) -> float:
+            log_p = _log_probabilities(evidence, _unflat(values, start))
+            miss = -float(log_p[np.arange(len(chosen)), chosen].sum())
+            distance = float((((values - centre) / PRIOR_SD) ** 2).sum())
+            return (miss / n_parts + 0.5 * distance) / len(chosen)
+
+        found = minimize(
+            loss,
+            centre,
+            method="L-BFGS-B",
+            bounds=_bounds(),
+            callback=(lambda values: progress(loss(values))) if progress else None,
+            options={"maxiter": 60, "ftol": 1e-6},
+        )
+        self.weights_ = _unflat(found.x, start).model_copy(
+            update={"n_comparisons": len(chosen) // n_parts, "n_users": n_users}
+        )
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as JSON."""
+        Path(path).write_text(self.weights_.model_dump_json(indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read weights that `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+        try:
+            return cls(ShrinkageWeights.model_validate_json(Path(path).read_bytes()))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise InputError(f"{path}: {explain(error, ShrinkageWeights)}") from error
+
+
+class _Parts:
+    """Pooled scores and strengths of both kinds of chains."""
+
+    def __init__(
+        self,
+        own: Floats,
+        neighbours: Floats,
+        a: Floats,
+        b: Floats,
+        own_weights: Floats,
+        neighbour_weights: Floats,
+    ) -> None:
+        self.own, self.neighbours = own, neighbours
+        self.a, self.b = a, b
+        self.own_weights, self.neighbour_weights = own_weights, neighbour_weights
+
+
+def _parts(evidence: Evidence, weights: ShrinkageWeights) -> _Parts:
+    among = weights.chains
+    own_weights = _relative(evidence.own, among.own_agreement * evidence.own.agreement)
+    neighbours = evidence.neighbours
+    likeness = (neighbours.similarity - 1) / SIMILARITY_UNIT
+    neighbour_weights = _relative(
+        neighbours,
+        among.neighbour_similarity * likeness + among.neighbour_agreement * neighbours.agreement,
+    )
+    m = evidence.own.present.sum(axis=1)
+    n_effective = neighbour_weights.sum(axis=1) ** 2 / np.maximum(
+        (neighbour_weights**2).sum(axis=1), 1e-300
+    )
+    spread = _spread(evidence.own)
+    disagreement = np.where(np.isfinite(spread), spread - weights.typical_spread, 0.0)
+    history = np.log1p(evidence.n_history)
+    log_a = (
+        weights.own.level
+        + weights.own.history * history
+        + weights.own.single / np.maximum(m, 1)
+        + weights.own.spread * disagreement
+    )
+    log_b = (
+        weights.neighbours.level
+        + weights.neighbours.history * history
+        + weights.neighbours.single / np.maximum(n_effective, 1)
+        + weights.neighbours.spread * disagreement
+        + weights.neighbours.similarity * _mean(likeness, neighbour_weights)
+        + weights.neighbours.agreement
+        * _mean(neighbours.agreement, neighbour_weights)
+        / np.maximum(evidence.n_history, 1)
+    )
+    return _Parts(
+        own=pooled(scaled(evidence.own, evidence, weights.scale), own_weights),
+        neighbours=pooled(scaled(neighbours, evidence, weights.scale), neighbour_weights),
+        a=np.where(m > 0, np.exp(log_a), 0.0),
+        b=np.where(neighbours.present.any(axis=1), np.exp(log_b), 0.0),
+        own_weights=own_weights,
+        neighbour_weights=neighbour_weights,
+    )
+
+
+def _relative(chains: Chains, log_weight: Floats) -> Floats:
+    """Return weights [b, c] up to 1; exp of the log weights, the largest of a row being 1."""
+    log_weight = np.where(chains.present, log_weight, -np.inf)
+    top = log_weight.max(axis=1, initial=-np.inf, keepdims=True)
+    weights: Floats = np.exp(log_weight - np.where(np.isfinite(top), top, 0.0))
+    return weights
+
+
+def _mean(values: Floats, weights: Floats) -> Floats:
+    mean: Floats = (values * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300)
+    return mean
+
+
+def _spread(chains: Chains) -> Floats:
+    """Return [b]: standard deviation of chains within orders; NaN where no order has two."""
+    squares, freedom = squares_within_orders(chains)
+    spread: Floats = np.sqrt(squares / np.where(freedom > 0, freedom, np.nan))
+    return spread
+
+
+def _log_probabilities(evidence: Evidence, weights: ShrinkageWeights) -> Floats:
+    parts = _parts(evidence, weights)
+    utility = np.where(parts.a[:, None] > 0, parts.a[:, None] * parts.own, 0.0) + np.where(
+        parts.b[:, None] > 0, parts.b[:, None] * parts.neighbours, 0.0
+    )
+    return _log_softmax(utility, evidence)
+
+
+def _log_softmax(utility: Floats, evidence: Evidence) -> Floats:
+    masked = np.where(evidence.is_response, utility, -np.inf)
+    log_p: Floats = masked - logsumexp(masked, axis=1, keepdims=True)
+    return log_p
+
+
+def _flat(weights: ShrinkageWeights) -> Floats:
+    groups = (weights.own, weights.neighbours, weights.chains)
+    return np.array([value for group in groups for value in group.model_dump().values()])
+
+
+def _unflat(values: Floats, like: ShrinkageWeights) -> ShrinkageWeights:
+    rest = iter(values.tolist())
+    groups = {
+        name: group.model_copy(update={field: next(rest) for field in type(group).model_fields})
+        for name, group in (
+            ("own", like.own),
+            ("neighbours", like.neighbours),
+            ("chains", like.chains),
+        )
+    }
+    return like.model_copy(update=groups)
+
+
+def _bounds() -> list[tuple[float | None, float | None]]:
+    """Chains that agree better or come from more similar users never count less."""
+    n_free = len(OwnWeights.model_fields) + len(NeighbourWeights.model_fields)
+    free: list[tuple[float | None, float | None]] = [(-8.0, 4.0)]
+    return free * n_free + [(0.0, 8.0)] * len(ChainWeights.model_fields)
