@@ -333,6 +333,7 @@ def test_scores_are_mapped_back_whichever_response_stood_first() -> None:
     n_short_first = sum(shown_in(prompt)[0].startswith("Short") for prompt in prompts)
     assert 5 < n_short_first < 20
     assert engine.batches == [25]
+    assert len({request.seed for request in engine.requests}) == 25
 
 
 def test_a_liking_for_the_first_place_favours_no_chain() -> None:
