@@ -118,7 +118,7 @@ def _caps(evidence: Evidence) -> tuple[int, int]:
 
 
 def _half(users: Sequence[str], seed: int) -> list[str]:
-    shuffled = rng("calibration halves", seed).permutation(len(users))
+    shuffled = rng("calibration halves", seed).permutation(len(users)).tolist()
     return [users[i] for i in shuffled[: len(users) // 2]]
 
 
@@ -147,8 +147,8 @@ def _fitted(
     readable = together.own.present.any(axis=1) | together.neighbours.present.any(axis=1)
     return Shrinkage(scale=scale).fit(
         together[readable],
-        [labels[i] for i in chosen[order[readable]]],
-        n_users=len({user_ids[i] for i in chosen}),
+        [labels[i] for i in chosen[order[readable]].tolist()],
+        n_users=len({user_ids[i] for i in chosen.tolist()}),
         n_parts=N_PARTS,
         progress=progress,
     )
