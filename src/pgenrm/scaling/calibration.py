@@ -144,7 +144,8 @@ def _fitted(
             of_row.append(here)
     order: Ints = np.concatenate(of_row)
     together = concatenated(parts)
-    readable = together.own.present.any(axis=1) | together.neighbours.present.any(axis=1)
+    n_chains = together.own.present.sum(axis=1) + together.neighbours.present.sum(axis=1)
+    readable = n_chains > 0
     return Shrinkage(scale=scale).fit(
         together[readable],
         [labels[i] for i in chosen[order[readable]].tolist()],
