@@ -14,11 +14,13 @@ SRC = Path(pgenrm.__file__).parent
 LAYERS = [
     {"errors"},
     {"types", "seeding", "untrusted"},
-    {"history", "rows", "accuracy", "evaluator"},
-    {"engines", "chain", "prompts"},
+    {"history", "rows", "accuracy", "evaluator", "neighbours"},
+    {"engines", "chain", "prompts", "scaling"},
     {"budget"},
     {"llm", "attributes"},
-    {"judge", "criteria"},
+    {"case", "criteria", "prototypes"},
+    {"verdict"},
+    {"judge"},
     {"runs", "sim"},
     {"cli"},
     {"__main__"},
@@ -60,5 +62,8 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("statement", ["import pgenrm", "import pgenrm.cli"])
 def test_the_core_loads_nothing_heavy(statement: str) -> None:
-    heavy = {"torch", "pandas", "transformers", "openai", "sklearn", "datasets", "trl", "fastapi"}
+    heavy = {
+        *("torch", "pandas", "transformers", "openai", "sklearn", "datasets", "trl", "fastapi"),
+        *("faiss", "sentence_transformers", "matplotlib", "safetensors"),
+    }
     assert not loaded_by(statement) & heavy
