@@ -1,5 +1,7 @@
 """From outcomes to an accuracy that hides nothing: coverage, ties, an interval over users."""
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -36,19 +38,50 @@ class Accuracy(Value):
 
 
 class Tally:
-    """Counts judgments as they come; memory grows with the number of users only."""
+    """Counts judgments as they come; of a single one at most a confidence is kept.
+
+    Attributes:
+        n_judged: all judgments.
+        n_unscored: those without any readable chain.
+        n_chains: how many judgments were asked for so many chains.
+        confidences: calibrated confidences of verdicts that turned out right or wrong.
+        are_right: for each of them, 1 or 0.
+    """
 
     def __init__(self) -> None:
         self.n_judged = 0
         self.n_unscored = 0
+        self.n_chains: Counter[int] = Counter()
+        self.confidences = array("d")
+        self.are_right = array("b")
         self._by_user: dict[str, list[int]] = {}
 
-    def add(self, user_id: str, outcome: Outcome | None, *, is_scored: bool = True) -> None:
-        """Count one judgment; `outcome` is None where there is no label."""
+    def add(
+        self,
+        user_id: str,
+        outcome: Outcome | None,
+        *,
+        is_scored: bool = True,
+        n_chains: int = 0,
+        confidence: float | None = None,
+    ) -> None:
+        """Count one judgment.
+
+        Args:
+            user_id: whom it was for.
+            outcome: None where there is no label.
+            is_scored: whether it has a readable chain.
+            n_chains: asked for, readable or not.
+            confidence: None where it is not calibrated.
+        """
         self.n_judged += 1
         self.n_unscored += not is_scored
+        self.n_chains[n_chains] += 1
         if outcome is not None:
             self._by_user.setdefault(user_id, [0] * len(OUTCOMES))[OUTCOMES.index(outcome)] += 1
+        if confidence is not None and outcome in {Outcome.CORRECT, Outcome.WRONG}:
+            self.confidences.append(confidence)
+            self.are_right.append(outcome is Outcome.CORRECT)
 
     def accuracy(self, seed: int = 0) -> Accuracy | None:
         """Sum up the labelled judgments; None when there are none."""

@@ -87,7 +87,13 @@ class Run:
             row = from_json(raw)
             outcome = None if row["outcome"] is None else Outcome(row["outcome"])
             key, digest = derive_seed(row["id"]), row["comparison_digest"]
-            self.tally.add(row["user_id"], outcome, is_scored=bool(row["chains"]))
+            self.tally.add(
+                row["user_id"],
+                outcome,
+                is_scored=bool(row["chains"]),
+                n_chains=len(row["chains"]) + len(row["failures"]),
+                confidence=row["confidence"] if row["is_calibrated"] else None,
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise RowError(
                 f"{self.path}:{n}", f"not a judgment ({error!r}); name another --out"
@@ -128,7 +134,18 @@ class Run:
         """Append a judgment; it survives a kill of this process from here on."""
         self._file.write(judgment.model_dump_json().encode() + b"\n")
         self._file.flush()
-        self.tally.add(judgment.user_id, judgment.outcome, is_scored=bool(judgment.chains))
+        count(self.tally, judgment)
+
+
+def count(tally: Tally, judgment: Judgment) -> None:
+    """Add a judgment to a tally."""
+    tally.add(
+        judgment.user_id,
+        judgment.outcome,
+        is_scored=bool(judgment.chains),
+        n_chains=len(judgment.chains) + len(judgment.failures),
+        confidence=judgment.confidence if judgment.is_calibrated else None,
+    )
 
 
 def read_judgments(path: str | Path) -> Iterator[Judgment]:

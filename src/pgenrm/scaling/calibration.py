@@ -6,6 +6,7 @@ every smaller number of chains is a part of that.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from pgenrm.errors import InputError
 from pgenrm.rows import explain
 from pgenrm.scaling.aggregate import ChainScale
-from pgenrm.scaling.evidence import Evidence, Ints, concatenated, evidence_of, record_of
+from pgenrm.scaling.evidence import Evidence, Ints, Record, concatenated, evidence_of, record_of
 from pgenrm.scaling.reliability import Reliability, reliability
 from pgenrm.scaling.shrinkage import Shrinkage, ShrinkageWeights
 from pgenrm.scaling.stopping import StoppingRule, rounds
@@ -28,6 +29,17 @@ MIN_USERS: Final = 40
 """Fewer users than this settle neither the weights nor an error level."""
 
 
+class HistoryBand(Value):
+    """Comparisons of users with about as many past choices."""
+
+    low: int
+    high: int
+    """Past choices shown, `low` to `high`."""
+    n: int
+    neighbour_weight: float
+    """Mean share of the neighbours in the scores, in [0, 1], with all chains."""
+
+
 class Calibration(Value):
     """What validation users teach about combining and stopping."""
 
@@ -37,6 +49,8 @@ class Calibration(Value):
     stopping: StoppingRule
     reliability: Reliability
     """On one half of the users, with weights fitted on the other; all chains."""
+    by_history: tuple[HistoryBand, ...] = ()
+    """By rising number of past choices: 0, 1, 2 to 3, 4 to 7, ..."""
 
     def aggregator(self) -> Shrinkage:
         """Return the fitted aggregator."""
@@ -74,29 +88,30 @@ def calibrate(
     """Fit aggregator and stopping rule.
 
     Args:
-        judgments: of labelled comparisons of validation users, all by one evaluator; one comparison
-            may be judged several times with different amounts of history.
+        judgments: of labelled comparisons of validation users, all by one evaluator and none with
+            sequential stopping; one comparison may be judged several times with different amounts
+            of history. Read one by one; of each only its numbers are kept.
         error: of sequential stopping, see `StoppingRule`.
         scale: what is done to a chain's scores before averaging.
         seed: of the parts of the chains that the fit sees.
         progress: called with the log score after every step of the fit.
 
     Raises:
-        InputError: there are too few users, or several evaluators.
+        InputError: there are too few users, several evaluators, or judgments that stopped early.
     """
-    usable = [j for j in judgments if j.label is not None and j.chains and len(j.scores) > 1]
-    users = sorted({j.user_id for j in usable})
-    evaluators = sorted({j.evaluator for j in usable})
-    if len(evaluators) > 1:
-        raise InputError(f"chains of several evaluators ({', '.join(evaluators)}); fit each alone")
+    known = _Known()
+    for judgment in judgments:
+        known.add(judgment)
+    users = sorted(set(known.user_ids))
+    if len(known.evaluators) > 1:
+        names = ", ".join(sorted(known.evaluators))
+        raise InputError(f"chains of several evaluators ({names}); fit each alone")
     if len(users) < MIN_USERS:
         raise InputError(
             f"{len(users)} users with scored and labelled comparisons; {MIN_USERS} are needed"
         )
-    evidence = evidence_of([record_of(judgment) for judgment in usable])
-    labels = [judgment.label or 0 for judgment in usable]
-    user_ids = [judgment.user_id for judgment in usable]
-    m, n = _caps(evidence)
+    evidence, labels, user_ids = evidence_of(known.records), known.labels, known.user_ids
+    m, n = known.m, known.n
     in_half = np.isin(np.array(user_ids), _half(users, seed))
     half = _fitted(evidence, labels, user_ids, in_half, (m, n), scale, seed)
     weights = _fitted(
@@ -104,17 +119,41 @@ def calibrate(
     )
     rule = StoppingRule(stages=rounds(m, n), error=error)
     return Calibration(
-        evaluator=evaluators[0],
+        evaluator=known.evaluators.pop(),
         weights=weights.weights_,
         stopping=rule.fit(evidence, user_ids, weights) if m else rule,
         reliability=_reliability(half, evidence[~in_half], np.array(labels)[~in_half]),
+        by_history=_by_history(evidence, weights),
     )
 
 
-def _caps(evidence: Evidence) -> tuple[int, int]:
-    """Return the most own and neighbours' chains that any comparison has."""
-    own, neighbours = evidence.own.present.sum(axis=1), evidence.neighbours.present.sum(axis=1)
-    return int(own.max(initial=0)), int(neighbours.max(initial=0))
+@dataclass
+class _Known:
+    """What is kept of the judgments that can be used."""
+
+    records: list[Record] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    user_ids: list[str] = field(default_factory=list)
+    evaluators: set[str] = field(default_factory=set)
+    m: int = 0
+    n: int = 0
+    """Most own and neighbours' chains that any comparison was asked for: the caps."""
+
+    def add(self, judgment: Judgment) -> None:
+        if judgment.is_settled is not None:
+            raise InputError(
+                f"{judgment.id!r} was judged with sequential stopping; judge validation users "
+                "without --adaptive, so that all their chains are there"
+            )
+        if judgment.label is None or not judgment.chains or len(judgment.scores) == 1:
+            return
+        asked = [c.neighbour for c in judgment.chains] + [f.neighbour for f in judgment.failures]
+        n_own = asked.count(None)
+        self.m, self.n = max(self.m, n_own), max(self.n, len(asked) - n_own)
+        self.records.append(record_of(judgment))
+        self.labels.append(judgment.label)
+        self.user_ids.append(judgment.user_id)
+        self.evaluators.add(judgment.evaluator)
 
 
 def _half(users: Sequence[str], seed: int) -> list[str]:
@@ -168,3 +207,21 @@ def _reliability(aggregator: Shrinkage, evidence: Evidence, labels: Ints) -> Rel
     assert probabilities is not None
     choice = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1)
     return reliability(probabilities.max(axis=1), choice == labels)
+
+
+def _by_history(evidence: Evidence, aggregator: Shrinkage) -> tuple[HistoryBand, ...]:
+    shares = aggregator.combine(evidence).neighbour_weight
+    band_of = np.array([h.bit_length() for h in evidence.n_history.tolist()])
+    bands = []
+    for band in np.unique(band_of):
+        rows = band_of == band
+        history = evidence.n_history[rows]
+        bands.append(
+            HistoryBand(
+                low=int(history.min()),
+                high=int(history.max()),
+                n=int(rows.sum()),
+                neighbour_weight=round(float(shares[rows].mean()), 6),
+            )
+        )
+    return tuple(bands)
