@@ -107,7 +107,7 @@ def load(directory: Path) -> tuple[State, Settings]:
     Raises:
         InputError: there is no manifest, it is of another format, or a file is missing or damaged.
     """
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     arrays_path, users_path, rows_path = (
         _intact(directory / name) for name in (manifest.arrays, manifest.users, manifest.rows)
     )
@@ -201,7 +201,12 @@ def _intact(path: Path) -> Path:
     return path
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path) -> Manifest:
+    """Read what a directory holds, without its data files.
+
+    Raises:
+        InputError: there is no manifest, or it is damaged or of another format.
+    """
     path = directory / MANIFEST
     try:
         raw = path.read_bytes()
