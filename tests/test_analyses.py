@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.attributes.scenario import Scenario
+from pgenrm.errors import InputError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
 from pgenrm.history import draw_history, draw_pairs, gather_users
 from pgenrm.prototypes.analyses import LostAnalysis, analyses_of
@@ -166,6 +167,12 @@ def test_the_attribute_evaluator_says_different_things_of_different_users() -> N
 
     terse, wordy = analyses_of([lover_of(short, long), lover_of(long, short)], AttributeEvaluator())
     assert terse.text != wordy.text
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"n_history": -1}])
+def test_numbers_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="use at least 1"):
+        next(analyses_of(PEOPLE, Namer(), **settings))  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- users out of rows

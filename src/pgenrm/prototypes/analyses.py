@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from pgenrm.attributes.scenario import Scenario, classify
+from pgenrm.errors import InputError
 from pgenrm.evaluator import ChainRequest, ChainSample, Evaluator
 from pgenrm.history import draw_pairs
 from pgenrm.seeding import derive_seed, rng
@@ -63,25 +64,27 @@ def analyses_of(
 
     Raises:
         EngineError: the evaluator cannot work at all.
+        InputError: `batch_size` or `n_history` is too small.
     """
+    if batch_size < 1 or (n_history is not None and n_history < 0):
+        raise InputError(
+            f"batch_size is {batch_size} and n_history {n_history}; use at least 1, and 0 or more "
+            "or None for all"
+        )
     n_asked = 0
     lost: list[LostAnalysis] = []
     for start in range(0, len(users), batch_size):
-        cases = [
-            (user.id, scenario, _request(shown, scenario, pair, seed))
-            for user in users[start : start + batch_size]
-            for shown in [user if n_history is None else draw_pairs(user, n_history, seed, user.id)]
-            for scenario, pair in _latest(user).items()
-        ]
-        sets = evaluator.evaluate([request for *_, request in cases])
-        for (user_id, scenario, _), chain_set in zip(cases, sets, strict=True):
+        batch = users[start : start + batch_size]
+        cases = [case for user in batch for case in _cases(user, n_history, seed)]
+        sets = evaluator.evaluate([request for _, request in cases])
+        for (scenario, request), chain_set in zip(cases, sets, strict=True):
             n_asked += 1
             (sample,) = chain_set.samples
             text = _text(sample)
             if isinstance(text, str):
-                yield Analysis(user_id=user_id, scenario=scenario, text=text)
+                yield Analysis(user_id=request.user.id, scenario=scenario, text=text)
                 continue
-            lost.append(LostAnalysis(user_id=user_id, scenario=scenario, failure=text))
+            lost.append(LostAnalysis(user_id=request.user.id, scenario=scenario, failure=text))
             if on_failure:
                 on_failure(lost[-1])
         if progress:
@@ -97,18 +100,20 @@ def analyses_of(
         )
 
 
-def _latest(user: User) -> dict[Scenario, Preference]:
-    """Return the last choice of every scenario, scenarios in order of first appearance."""
-    return {classify(pair.context): pair for pair in user.history}
+def _cases(user: User, n_history: int | None, seed: int) -> list[tuple[Scenario, ChainRequest]]:
+    """Ask for one chain in every scenario of a user, in order of first appearance."""
+    shown = user if n_history is None else draw_pairs(user, n_history, seed, user.id)
+    latest = {classify(pair.context): pair for pair in user.history}
+    return [(scenario, _request(shown, scenario, pair, seed)) for scenario, pair in latest.items()]
 
 
-def _request(user: User, scenario: Scenario, pair: Preference, seed: int) -> ChainRequest:
-    item = ("analysis", seed, user.id, scenario)
+def _request(shown: User, scenario: Scenario, pair: Preference, seed: int) -> ChainRequest:
+    item = ("analysis", seed, shown.id, scenario)
     is_swapped = rng("order", *item).random() < 0.5
     responses = (pair.chosen, pair.rejected)
     return ChainRequest(
-        id=f"{user.id}/{scenario}",
-        user=user,
+        id=f"{shown.id}/{scenario}",
+        user=shown,
         context=pair.context,
         responses=responses[::-1] if is_swapped else responses,
         seed=derive_seed(*item),
