@@ -166,20 +166,23 @@ def _padded(rows: Sequence[Sequence[ChainRecord]], width: int) -> Chains:
     return Chains(scores, order, similarity, agreement)
 
 
-def squares_within_orders(chains: Chains) -> tuple[Floats, Floats]:
-    """Return [b] sums of squares of chains around their order's mean, and degrees of freedom.
+def squares_within_orders(evidence: Evidence) -> tuple[Floats, Floats]:
+    """Return [b] sums of squares of own chains around their order's mean, and degrees of freedom.
 
     Of centred scores, averaged over the responses.
     """
-    squares, freedom = np.zeros(len(chains.order)), np.zeros(len(chains.order))
-    if not chains.order.size:
+    own = evidence.own
+    squares, freedom = np.zeros(len(evidence)), np.zeros(len(evidence))
+    if not own.order.size:
         return squares, freedom
-    centred = chains.scores - chains.scores.mean(axis=2, keepdims=True)
-    for r in range(int(chains.order.max(initial=-1)) + 1):
-        is_r = (chains.order == r)[..., None]
+    n = evidence.n_responses[:, None, None]
+    is_response = evidence.is_response[:, None, :]
+    centred = (own.scores - own.scores.sum(axis=2, keepdims=True) / n) * is_response
+    for r in range(int(own.order.max(initial=-1)) + 1):
+        is_r = (own.order == r)[..., None]
         count = is_r.sum(axis=1)
         mean = (centred * is_r).sum(axis=1) / np.maximum(count, 1)
-        squares += (((centred - mean[:, None, :]) ** 2) * is_r).mean(axis=2).sum(axis=1)
+        squares += (((centred - mean[:, None, :]) ** 2) * is_r / n).sum(axis=(1, 2))
         freedom += np.maximum(count[:, 0] - 1, 0)
     return squares, freedom
 

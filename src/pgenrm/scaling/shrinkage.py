@@ -146,7 +146,7 @@ class Shrinkage:
         chosen = np.asarray(labels, dtype=np.intp)
         if len(evidence) == 0 or len(chosen) != len(evidence):
             raise ValueError(f"{len(evidence)} comparisons with {len(chosen)} labels to fit on")
-        spread = _spread(evidence.own)
+        spread = _spread(evidence)
         typical = float(np.nanmedian(spread)) if np.isfinite(spread).any() else TYPICAL_SPREAD
         start = ShrinkageWeights(scale=self.weights_.scale, typical_spread=typical)
         centre = _flat(start)
@@ -219,7 +219,7 @@ def _parts(evidence: Evidence, weights: ShrinkageWeights) -> _Parts:
     n_effective = neighbour_weights.sum(axis=1) ** 2 / np.maximum(
         (neighbour_weights**2).sum(axis=1), 1e-300
     )
-    spread = _spread(evidence.own)
+    spread = _spread(evidence)
     disagreement = np.where(np.isfinite(spread), spread - weights.typical_spread, 0.0)
     history = np.log1p(evidence.n_history)
     log_a = (
@@ -261,9 +261,9 @@ def _mean(values: Floats, weights: Floats) -> Floats:
     return mean
 
 
-def _spread(chains: Chains) -> Floats:
-    """Return [b]: standard deviation of chains within orders; NaN where no order has two."""
-    squares, freedom = squares_within_orders(chains)
+def _spread(evidence: Evidence) -> Floats:
+    """Return [b]: standard deviation of own chains within orders; NaN where no order has two."""
+    squares, freedom = squares_within_orders(evidence)
     spread: Floats = np.sqrt(squares / np.where(freedom > 0, freedom, np.nan))
     return spread
 

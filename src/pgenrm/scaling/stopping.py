@@ -18,10 +18,11 @@ caps is right.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from itertools import pairwise
+from typing import Annotated, Final, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from scipy.optimize import nnls
 from scipy.stats import binom, norm
 
@@ -42,8 +43,15 @@ THRESHOLDS: Final = tuple(float(t) for t in np.geomspace(1e-4, 0.45, 60))
 class Stage(Value):
     """How many chains there are after a round."""
 
-    m: int
-    n: int
+    m: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+
+def _rising(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    steps = pairwise(stages)
+    if not stages or any(b.m < a.m or b.n < a.n or a == b for a, b in steps):
+        raise ValueError("there must be a stage, and none with fewer chains than the one before")
+    return stages
 
 
 class Outlook(Value):
@@ -59,7 +67,7 @@ class Outlook(Value):
 class StoppingRule(Value):
     """When to stop; a value that is stored with what it was fitted on."""
 
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], AfterValidator(_rising)]
     """Increasing; the last one is the caps."""
     error: Share = 0.02
     """Largest share of verdicts that may differ from those at the caps."""
@@ -69,6 +77,15 @@ class StoppingRule(Value):
     """Largest chance of another verdict at which sampling stops; None: `error` / looks."""
     n_users: int = 0
     """Validation users that it was fitted on; 0: none."""
+
+    @model_validator(mode="after")
+    def _one_outlook_per_look(self) -> Self:
+        if self.outlooks and len(self.outlooks) != len(self.stages) - 1:
+            raise ValueError(
+                f"{len(self.stages)} stages need {len(self.stages) - 1} outlooks, "
+                f"found {len(self.outlooks)}"
+            )
+        return self
 
     @property
     def stop_below(self) -> float:
@@ -92,12 +109,14 @@ class StoppingRule(Value):
         chance = norm.cdf(-outlook.slope * gap / np.sqrt(np.maximum(variance, 1e-9)))
         others = np.maximum(evidence.n_responses - 1, 1)
         settled = _orders_agree(evidence, combined) & (gap > 0)
-        result: Floats = np.where(settled, np.minimum(others * chance, 1.0), 1.0)
+        # Never quite 0 before the caps, so that a threshold of 0 goes on to them.
+        chance = np.clip(others * chance, np.finfo(float).tiny, 1.0)
+        result: Floats = np.where(settled, chance, 1.0)
         return result
 
     def _open_variance(self, stage: int, evidence: Evidence) -> Floats:
         """Return [b]: variance of a difference of own pooled scores until the cap is reached."""
-        squares, freedom = squares_within_orders(evidence.own)
+        squares, freedom = squares_within_orders(evidence)
         spread = (PRIOR_CHAINS * PRIOR_SPREAD**2 + squares) / (PRIOR_CHAINS + freedom)
         m = np.maximum(evidence.own.present.sum(axis=1), 1)
         still_open = np.maximum(1 / m - 1 / max(self.stages[-1].m, 1), 0)
