@@ -149,18 +149,18 @@ class Case:
                     held_out=self.seen.user.history,
                 )
             )
-        self.n_neighbours = max(until, self.n_neighbours)
+        self.n_neighbours = max(min(until, len(found)), self.n_neighbours)
         return asked
 
     # ------------------------------------------------------------ taking in
 
     def take(self, asked: Asked, answer: ChainSet, *, counts: bool = True) -> None:
-        """Keep an answer; `counts` False keeps the analysis only (Ind-0 needs one)."""
+        """Keep an answer; `counts` False keeps analysis and failures only (Ind-0 needs one)."""
         self.sets.append(answer)
         for sample in answer.samples:
             if isinstance(sample, ChainSample) and asked.neighbour is None:
                 self.analyses.append(sample.chain.preferences)
-            if counts:
+            if counts or isinstance(sample, Failure):
                 self._take(asked, sample)
 
     def _take(self, asked: Asked, sample: ChainSample | Failure) -> None:
@@ -170,16 +170,18 @@ class Case:
             return
         by_position = sample.chain.scores(self.score_source)
         missing = [p for p, score in enumerate(by_position) if score is None]
-        if missing or len(by_position) != len(asked.order):
+        read = [score for score in by_position if score is not None]
+        if len(read) != len(asked.order) or missing:
             failure = _without_score(sample, missing)
             self.failures.append(FailedChain(order=asked.order, failure=failure, neighbour=name))
             return
-        by_response = dict(zip(asked.order, by_position, strict=True))
+        by_response = dict(zip(asked.order, read, strict=True))
+        scores = tuple(by_response[i] for i in range(len(asked.order)))
         self.chains.append(
             JudgedChain(
                 order=asked.order,
                 chain=sample.chain,
-                scores=tuple(by_response[i] for i in range(len(asked.order))),
+                scores=_shared_between_identical(scores, self.comparison.responses),
                 finish_reason=sample.finish_reason,
                 n_tokens=sample.n_tokens,
                 neighbour=name,
@@ -193,10 +195,9 @@ class Case:
         own: list[ChainRecord] = []
         neighbours: list[ChainRecord] = []
         for chain in self.chains:
-            scores = _shared_between_identical(chain.scores, self.comparison.responses)
             (own if chain.neighbour is None else neighbours).append(
                 ChainRecord(
-                    scores=scores,
+                    scores=chain.scores,
                     order=self.orders.index(chain.order),
                     similarity=chain.similarity or 0.0,
                     agreement=chain.agreement or 0.0,

@@ -37,6 +37,10 @@ class RubricCheck:
     user has at least four choices; 1 checks neighbours' chains only, for which every choice of the
     user is held out."""
 
+    def __post_init__(self) -> None:
+        if self.n_folds < 1:
+            raise ValueError(f"n_folds must be at least 1, not {self.n_folds}")
+
 
 class PGenRM:
     """Judges comparisons with the chains of one evaluator."""
@@ -180,14 +184,16 @@ class PGenRM:
         seen = comparison
         if self.n_history is not None:
             seen = draw_history(comparison, self.n_history, self.seed)
-        enough = len(seen.user.history) >= MIN_TO_HOLD_OUT
+        n_pairs = len(seen.user.history)
         return Case(
             comparison=comparison,
             seen=seen,
             orders=rotations(len(comparison.responses), (self.seed, comparison.id)),
             seed=self.seed,
             score_source=self.score_source,
-            n_folds=self.rubric_check.n_folds if self.rubric_check and enough else 1,
+            n_folds=min(self.rubric_check.n_folds, n_pairs)
+            if self.rubric_check and n_pairs >= MIN_TO_HOLD_OUT
+            else 1,
         )
 
     def _draw(self, cases: Sequence[Case], stage: Stage) -> None:
@@ -228,10 +234,10 @@ class PGenRM:
     def _ask(self, asked: Sequence[tuple[Case, Asked]], *, counts: bool = True) -> None:
         if not asked:
             return
-        asked = list(by_prefix(asked))
-        sets = self._evaluate([one for _, one in asked])
-        for (case, one), answer in zip(asked, sets, strict=True):
-            case.take(one, answer, counts=counts)
+        sent = [one for _, one in by_prefix(asked)]
+        answers = dict(zip(map(id, sent), self._evaluate(sent), strict=True))
+        for case, one in asked:  # a case's chains stand in its own order, whatever else was sent
+            case.take(one, answers[id(one)], counts=counts)
         if self.rubric_check:
             self._check({id(case): case for case, _ in asked}.values(), self.rubric_check)
 

@@ -379,7 +379,7 @@ class JudgedChain(Value):
     """Presentation order: position p showed response `order[p]`."""
     chain: EvaluationChain
     scores: tuple[float, ...]
-    """[n_responses], by response (not by position)."""
+    """[n_responses], by response (not by position); identical texts share their mean."""
     finish_reason: FinishReason = FinishReason.STOP
     n_tokens: int = 0
     neighbour: str | None = None
