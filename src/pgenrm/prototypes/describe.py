@@ -6,7 +6,7 @@ the words are as telling but less tidy.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ MAX_TEXTS: Final = 50_000
 """Texts that words are counted in; of more, so many are drawn."""
 CLEAR: Final = 1.96
 """A word is told if it is more frequent by at least so many standard errors."""
-PRIOR_ROWS: Final = 10.0
+PRIOR_ROWS: Final = 1.0
 """Rows' worth of the overall share of a word that every share starts from [ours]."""
 QUALIFIERS: Final = frozenset(
     ("few", "less", "many", "more", "most", "never", "no", "not", "without")
@@ -134,31 +134,52 @@ class Description(Value):
 
 def describe(fitted: Fitted, n_words: int = N_WORDS, n_typical: int = N_TYPICAL) -> Description:
     """Sum up every prototype; one without rows has no words and no typical members."""
-    n_prototypes = len(fitted.prototypes_)
+    k = len(fitted.prototypes_)
     assignment = np.asarray(fitted.assignment_)
-    words = telling_words(fitted.row_texts_, assignment, n_prototypes, n_words)
+    users, scenarios, texts = fitted.row_users_, fitted.row_scenarios_, fitted.row_texts_
+    words = telling_words(texts, assignment, k, n_words)
     summaries = []
-    for j in range(n_prototypes):
+    for j in range(k):
         rows = np.flatnonzero(assignment == j)
-        scenarios = Counter(fitted.row_scenarios_[i] for i in rows.tolist())
+        similarity = fitted.rows_[rows] @ fitted.prototypes_[j]
+        nearest_first = np.argsort(-similarity, kind="stable")
+        members = (
+            Member(
+                user_id=users[row],
+                scenario=scenarios[row],
+                similarity=round(float(similarity[i]), 4),
+                text=texts[row],
+            )
+            for i, row in zip(nearest_first.tolist(), rows[nearest_first].tolist(), strict=True)
+        )
         summaries.append(
             Summary(
                 prototype=j,
                 n_rows=len(rows),
-                n_users=len({fitted.row_users_[i] for i in rows.tolist()}),
-                share=len(rows) / max(len(assignment), 1),
-                scenarios=dict(scenarios.most_common()),
+                n_users=len({users[row] for row in rows.tolist()}),
+                share=len(rows) / len(assignment),
+                scenarios=dict(Counter(scenarios[row] for row in rows.tolist()).most_common()),
                 words=words[j],
-                typical=_typical(fitted, rows, j, n_typical),
+                typical=_of_different_users(members, n_typical),
             )
         )
     return Description(
         n_rows=len(assignment),
-        n_users=len(set(fitted.row_users_)),
+        n_users=len(set(users)),
         prototypes=tuple(summaries),
         rows_per_prototype=spread_of([s.n_rows for s in summaries]),
         users_per_prototype=spread_of([s.n_users for s in summaries]),
     )
+
+
+def _of_different_users(members: Iterable[Member], n: int) -> tuple[Member, ...]:
+    """Return the first n users' first rows."""
+    first: dict[str, Member] = {}
+    for member in members:
+        if len(first) == n:
+            break
+        first.setdefault(member.user_id, member)
+    return tuple(first.values())
 
 
 def spread_of(values: Sequence[float]) -> Spread:
@@ -174,25 +195,6 @@ def spread_of(values: Sequence[float]) -> Spread:
         max=float(np.max(values)),
         std=float(np.std(values)),
     )
-
-
-def _typical(fitted: Fitted, rows: NDArray[np.intp], prototype: int, n: int) -> tuple[Member, ...]:
-    """Return the n rows nearest to their prototype, one per user."""
-    similarity = fitted.rows_[rows] @ fitted.prototypes_[prototype]
-    members: dict[str, Member] = {}
-    for i in np.argsort(-similarity, kind="stable").tolist():
-        if len(members) == n:
-            break
-        row = int(rows[i])
-        user_id = fitted.row_users_[row]
-        if user_id not in members:
-            members[user_id] = Member(
-                user_id=user_id,
-                scenario=fitted.row_scenarios_[row],
-                similarity=float(similarity[i]),
-                text=fitted.row_texts_[row],
-            )
-    return tuple(members.values())
 
 
 def telling_words(
@@ -227,7 +229,11 @@ def telling_words(
         inside = np.array([counter[term] for term in terms], np.float64)
         everywhere = np.array([n_holding_all[term] for term in terms], np.float64)
         z = _log_odds_in_standard_errors(inside, n_inside, everywhere, len(texts))
-        clear = [terms[i] for i in np.argsort(-z, kind="stable") if z[i] >= CLEAR]
+        n_words_in = np.array([term.count(" ") for term in terms])
+        order = np.lexsort(
+            (-n_words_in, -z)
+        )  # "without code" before "code" where both are as clear
+        clear = [terms[i] for i in order.tolist() if z[i] >= CLEAR]
         told.append(_without_overlap(clear, n_words))
     return told
 

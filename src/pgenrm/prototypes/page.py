@@ -4,14 +4,11 @@ Every text of a user or a model is escaped; pictures are embedded as SVG.
 """
 
 import base64
-import io
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
 
 import jinja2
-import matplotlib
-from matplotlib.figure import Figure
 
 from pgenrm.prototypes.describe import Description, Fitted
 from pgenrm.prototypes.plots import (
@@ -19,6 +16,7 @@ from pgenrm.prototypes.plots import (
     Method,
     map_figure,
     size_figure,
+    svg_of,
     variance_figure,
 )
 
@@ -57,17 +55,17 @@ def page(
     k = len(fitted.prototypes_)
     pictures = [
         Picture(
-            _address(variance_figure(fitted.spectrum_, k, accuracy_by_k)),
+            _address(svg_of(variance_figure(fitted.spectrum_, k, accuracy_by_k))),
             "Share of the variance of all analyses that the first singular vectors keep"
             + (", beside the accuracy for other numbers of prototypes." if accuracy_by_k else "."),
         ),
         Picture(
-            _address(map_figure(fitted, description, method=method, seed=seed)),
+            _address(svg_of(map_figure(fitted, description, method=method, seed=seed))),
             "Users and prototypes in two dimensions, with the words and a typical preference text "
             "of two contrasting prototypes. Near dots are similar users.",
         ),
         Picture(
-            _address(size_figure(description, accuracy_by_prototype)),
+            _address(svg_of(size_figure(description, accuracy_by_prototype))),
             "Members of every prototype"
             + (", and the accuracy for them" if accuracy_by_prototype else "")
             + ". The band is one standard deviation around the mean over prototypes.",
@@ -86,9 +84,6 @@ def page(
     )
 
 
-def _address(figure: Figure) -> str:
-    """Return the figure as a data address of an SVG; the same figure gives the same bytes."""
-    svg = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "pgenrm"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode("ascii")
+def _address(svg: bytes) -> str:
+    """Return a picture as a data address."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")

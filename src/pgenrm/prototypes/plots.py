@@ -4,6 +4,7 @@ Nothing here touches the state of pyplot; save a figure with `figure.savefig(pat
 those of Okabe and Ito, which colour-blind readers can tell apart; numbers say the same as colours.
 """
 
+import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -340,3 +341,11 @@ def _draw_spread(axes: Axes, spread: Spread, write: Any) -> None:
         linestyle=DASHED,
         label=f"median {write(spread.median)}",
     )
+
+
+def svg_of(figure: Figure) -> bytes:
+    """Return the figure as an SVG; the same figure gives the same bytes."""
+    svg = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "pgenrm"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
