@@ -1,4 +1,4 @@
-"""The command line: `pgenrm judge`, `pgenrm simulate`, `pgenrm demo`."""
+"""The command line: `pgenrm judge`, `calibrate`, `prototypes`, `simulate`, `demo`."""
 
 import io
 import sys
@@ -8,8 +8,10 @@ import typer
 from rich.console import Console
 
 import pgenrm
+from pgenrm.cli.calibrate import calibrate_command
 from pgenrm.cli.demo import demo_command
 from pgenrm.cli.judge import judge_command
+from pgenrm.cli.prototypes import prototypes_app
 from pgenrm.cli.simulate import simulate_command
 from pgenrm.errors import InputError, PgenrmError
 
@@ -38,6 +40,8 @@ def _options(
 
 
 app.command("judge")(judge_command)
+app.add_typer(prototypes_app)
+app.command("calibrate")(calibrate_command)
 app.command("simulate")(simulate_command)
 app.command("demo")(demo_command)
 
