@@ -390,11 +390,13 @@ def killed_after(left: Iterator[int], step: Callable[..., object]) -> Callable[.
 
 
 def test_saving_again_leaves_other_files_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    own = ["notes.txt", "users-train.jsonl", "download.partial"]
+    for name in own:
+        (tmp_path / name).write_text("mine")
     fitted().save(tmp_path)
     fitted(n_users=12).save(tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 5
+    assert all((tmp_path / name).read_text() == "mine" for name in own)
+    assert len(list(tmp_path.iterdir())) == len(own) + 4
 
 
 @pytest.mark.parametrize("kind", ["arrays", "users", "rows", "prototypes"])

@@ -53,17 +53,18 @@ def retained_variance(rows: Floats) -> NDArray[np.float64]:
         [min(n, d)], rising to 1; all ones where the rows are equal.
     """
     n, d = rows.shape
-    mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in _chunks(rows)) / n
+    total = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in _chunks(rows))
+    mean = np.asarray(total / n, np.float32)
     if n <= d:
         variances = np.linalg.svd(np.asarray(rows - mean, np.float64), compute_uv=False) ** 2
     else:
         gram = np.zeros((d, d))
         for chunk in _chunks(rows):
-            centred = (chunk - mean).astype(np.float32)
+            centred = chunk - mean
             gram += centred.T @ centred
         variances = np.linalg.eigvalsh(gram)[::-1].clip(min=0)
-    total = variances.sum()
-    return np.ones(min(n, d)) if total <= _SAME * n else variances.cumsum() / total
+    whole = variances.sum()
+    return np.ones(min(n, d)) if whole <= _SAME * n else variances.cumsum() / whole
 
 
 def choose_k(spectrum: NDArray[np.float64], n_rows: int) -> int:

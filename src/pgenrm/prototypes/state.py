@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
 
 from pgenrm.errors import InputError
 from pgenrm.prototypes.analyses import Analysis
@@ -128,7 +129,7 @@ class State:
     @cached_property
     def index(self) -> NeighbourIndex:
         """The index of the rows; built when first used, about 1 s for a million rows."""
-        row_user = np.array([self._number[user] for user in self.rows.users], np.int64)
+        row_user = np.array([self.number[user] for user in self.rows.users], np.int64)
         return NeighbourIndex(self.prototypes, self.rows.vectors, row_user, self.assignment)
 
     @cached_property
@@ -137,12 +138,9 @@ class State:
         return tuple(self.users)
 
     @cached_property
-    def _number(self) -> dict[str, int]:
+    def number(self) -> dict[str, int]:
+        """Numbers of the users in the index by their id."""
         return {user: number for number, user in enumerate(self.user_ids)}
-
-    def number(self, user_id: str) -> int | None:
-        """Return a user's number in the index; None for a stranger."""
-        return self._number.get(user_id)
 
     @cached_property
     def digest(self) -> str:
@@ -202,7 +200,7 @@ class State:
             return np.zeros(1, np.float32)
         has_members = (np.bincount(self.assignment, minlength=k) > 0) & self.means.any(axis=1)
         moved = np.linalg.norm(means_of(self.rows.vectors, self.assignment, k) - self.means, axis=1)
-        apart = np.linalg.norm(self.means[:, None] - self.means[None], axis=2)
+        apart = cdist(self.means, self.means)
         apart[:, ~has_members] = np.inf
         np.fill_diagonal(apart, np.inf)
         return np.where(has_members, moved / apart.min(axis=1), 0).astype(np.float32)

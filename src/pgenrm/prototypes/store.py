@@ -1,8 +1,8 @@
 """User prototypes and who is similar to whom (paper, sections 3.3 and 3.4).
 
 `Prototypes` learns prototypes from users' analyses, keeps them up to date, finds neighbours and is
-saved to a directory. Its parts: `clustering.py`, `refine.py`, `index.py`, `state.py` and
-`store_files.py`.
+saved to a directory. Its parts: `fitting.py` with `clustering.py` and `refine.py`, `state.py`,
+`index.py` and `store_files.py`. Deliberately left out: a server, and changes from several threads.
 """
 
 import warnings
@@ -132,7 +132,8 @@ class Prototypes:
     @property
     def name(self) -> str:
         """Fingerprint of everything that neighbours depend on."""
-        return f"prototypes:{self._state.digest}:{derive_seed(self._settings):016x}"
+        found = derive_seed(self._state.digest, self.n_history, self.n_probe, self.seed)
+        return f"prototypes:{found:016x}"
 
     def knows(self, user_id: str, scenario: str) -> bool:
         """Say whether the user has a row in this scenario."""
@@ -155,7 +156,7 @@ class Prototypes:
         for i, query in enumerate(queries):
             by_n[query.n].append(i)
         for n, at in by_n.items():
-            excluded = [state.number(queries[i].user_id) for i in at]
+            excluded = [state.number.get(queries[i].user_id) for i in at]
             hits = state.index.search(vectors[at], n, excluded, self.n_probe)
             for i, one in zip(at, hits, strict=True):
                 found[i] = self._neighbourhood(state, one)

@@ -32,7 +32,9 @@ except ImportError as error:
 FORMAT: Final = 1
 MANIFEST: Final = "prototypes.json"
 KINDS: Final = {"arrays": ".safetensors", "users": ".jsonl", "rows": ".jsonl"}
+PARTIAL: Final = "{}-new.partial"
 SCORER: Final = "scorer."
+"""Before the names of its arrays."""
 
 
 class Settings(Value):
@@ -161,7 +163,7 @@ def _row_text(user_id: str, scenario: str, texts: tuple[str, ...]) -> RowText:
 
 def _write(directory: Path, kind: str, write: Callable[[Path], None]) -> str:
     """Write a data file and return its name, which holds the digest of its content."""
-    partial = directory / f"{kind}-new.partial"
+    partial = directory / PARTIAL.format(kind)
     write(partial)
     _sync(partial)
     path = directory / f"{kind}-{_digest(partial)}{KINDS[kind]}"
@@ -190,8 +192,9 @@ def _digest(path: Path) -> str:
 
 
 def _data_files(directory: Path) -> list[Path]:
-    patterns = [f"{kind}-*{suffix}" for kind, suffix in KINDS.items()] + ["*.partial"]
-    return [path for pattern in patterns for path in directory.glob(pattern)]
+    """List what `save` has written here, now or before; the user's own files stay."""
+    names = [f"{kind}-{'[0-9a-f]' * 16}{suffix}" for kind, suffix in KINDS.items()]
+    return [path for name in [*names, *map(PARTIAL.format, KINDS)] for path in directory.glob(name)]
 
 
 def _intact(path: Path) -> Path:
