@@ -1,11 +1,7 @@
-"""History-aware attentive refinement of prototypes (paper, section 3.3, equations 4 to 7).
+"""History-aware attentive refinement of prototypes (paper, section 3.3): the training loop.
 
 Prototypes move so that their members' past choices come out right, while staying near the mean of
-their members and near where they were. Everything is vectorised over samples and prototypes; a
-per-sample version of the same mathematics stands in `tests/test_refine.py`.
-
-Two points where the authors' released code differs from their equations follow the equations: rho
-weighs the prototype in the attention, and both regularisers are part of the loss.
+their members and near where they were. `scorer.py` holds the equations.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgenrm.errors import InputError, MissingExtraError
-from pgenrm.prototypes.scorer import PreferenceScorer
+from pgenrm.prototypes.draws import draw_others
+from pgenrm.prototypes.scorer import PreferenceScorer, objective
 from pgenrm.seeding import rng
 
 try:
@@ -39,10 +36,11 @@ class RefinementConfig:
     """Weight of the query in z. Released default."""
     lambda_history: float = 1.0
     """Weight of the attended history in z. Released default."""
-    lambda_centre: float = 1.0
-    """Pull towards the mean of the members. Ours; the paper gives no value."""
-    lambda_trust: float = 1.0
-    """Pull towards the moving average of the prototype. Ours; the paper gives no value."""
+    lambda_centre: float = 0.1
+    """Pull towards the mean of the members. Ours; the paper gives no value. At 1 a prototype hardly
+    leaves the mean; at 0.01 it follows the chance of a hundred samples."""
+    lambda_trust: float = 0.1
+    """Pull towards the moving average of the prototype. Ours, as the centre."""
     n_history: int = 3
     """Past choices per sample. The paper's h."""
     learning_rate: float = 1e-3
@@ -51,8 +49,8 @@ class RefinementConfig:
     """Samples per step. Ours."""
     max_epochs: int = 30
     """Ours."""
-    patience: int = 3
-    """Stop after so many epochs without a lower validation loss. Ours."""
+    patience: int = 5
+    """Stop after so many epochs that do not improve on the best one. Ours."""
     ema: float = 0.98
     """Share of the old value in the moving average. Released default."""
     seed: int = 0
@@ -103,7 +101,7 @@ class Refined:
     """[n], the nearest prototype of every sample's member."""
     epochs: tuple[Epoch, ...]
     best_epoch: int
-    """The epoch that the result is from: that of the lowest validation loss, else the last."""
+    """The epoch that the result is from; the last one where there was no validation."""
     scorer: PreferenceScorer
 
 
@@ -118,9 +116,12 @@ def refine(
     """Refine prototypes on the choices of their members.
 
     In every epoch all samples are visited once, each with `n_history` other choices of its user,
-    and members are assigned anew afterwards. A prototype without members stays where it is. With
-    validation choices (of other users), the best epoch is returned: where training never lowers
-    the validation loss, that is the centroids as given.
+    and members are assigned anew afterwards. A prototype without members stays where it is.
+
+    With validation choices the result is that of the epoch with the highest accuracy on them, at
+    equal accuracy the lowest loss; where training never helps, the centroids as given. Loss alone
+    would not do: a prototype has length one, so its part of a margin is a difference of cosines,
+    and the loss gains more from large margins of the other terms than from right ones.
 
     Args:
         centroids: [k, d], L2-normalised.
@@ -140,23 +141,22 @@ def refine(
         _check(centroids, *validation, "validation choices")
     training = _Training(centroids, member, choices, config)
     epochs: list[Epoch] = []
-    best_epoch, best_loss, best = 0, float("inf"), training.state()
-    for epoch in range(config.max_epochs + 1):
-        loss, n_reassigned = (None, 0) if epoch == 0 else training.run_epoch(epoch)
-        checked = None if validation is None else training.validate(*validation)
-        epochs.append(Epoch(epoch, loss, n_reassigned, *(checked or (None, None))))
+    best_epoch, best_state = 0, training.state()
+    for number in range(config.max_epochs + 1):
+        loss, n_reassigned = (None, 0) if number == 0 else training.run_epoch(number)
+        checked = (None, None) if validation is None else training.validate(*validation)
+        epochs.append(Epoch(number, loss, n_reassigned, *checked))
         if progress is not None:
             progress(epochs[-1])
-        if checked is None or checked[0] < best_loss:
-            best_epoch, best_loss = epoch, checked[0] if checked else best_loss
-            best = training.state()
-        elif epoch - best_epoch >= config.patience:
+        if number == 0 or _improves(epochs[-1], epochs[best_epoch]):
+            best_epoch, best_state = number, training.state()
+        elif number - best_epoch >= config.patience:
             break
-    prototypes, weights = best
+    prototypes, weights = best_state
     training.scorer.load_state_dict(weights)
     return Refined(
         prototypes=prototypes.numpy(),
-        assignment=nearest(torch.from_numpy(member), prototypes).numpy(),
+        assignment=_nearest(torch.from_numpy(member), prototypes).numpy(),
         epochs=tuple(epochs),
         best_epoch=best_epoch,
         scorer=training.scorer.requires_grad_(False),
@@ -173,94 +173,48 @@ def margins(
     batch_size: int = 256,
 ) -> Floats:
     """Return the margin [n, k] of every choice under every prototype; above 0 is right."""
-    history, shown = draw_histories(choices.user, n_history, rng("refine-margins", seed))
-    samples = _Samples(choices, history, shown)
+    samples = _Samples(choices)
+    drawn = draw_others(choices.user, n_history, rng("refine-margins", seed))
     with torch.no_grad():
         parts = [
-            samples.margins(scorer, torch.from_numpy(prototypes), batch)
-            for batch in torch.split(torch.arange(len(choices.user)), batch_size)
+            samples.margins(scorer, torch.from_numpy(prototypes), batch, *drawn)
+            for batch in _split(np.arange(len(choices.user)), batch_size)
         ]
     return torch.cat(parts).numpy()
 
 
-def draw_histories(
-    user: Ints, n_history: int, generator: np.random.Generator
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """Draw up to `n_history` distinct other choices of the same user for every choice.
-
-    Returns the indices [n, n_history] and which of them are shown; a user with too few other
-    choices has fewer shown, and the rest are padded with the choice's own index.
-    """
-    n = len(user)
-    by_user = np.argsort(user, kind="stable")
-    _, start, size = np.unique(user[by_user], return_index=True, return_counts=True)
-    n_others = np.repeat(size, size) - 1
-    start = np.repeat(start, size)
-    own = np.arange(n) - start  # place among the user's choices
-    n_shown = np.minimum(n_others, n_history)
-    drawn = np.full((n, n_history), -1)
-    # Floyd's sampling without replacement, for all choices at once.
-    for i in range(n_history):
-        last = n_others - n_shown + i
-        pick = np.floor(generator.random(n) * (last + 1)).astype(np.int64)
-        taken = (drawn[:, :i] == pick[:, None]).any(axis=1)
-        drawn[:, i] = np.where(taken, last, pick)
-    shown = np.arange(n_history) < n_shown[:, None]
-    place = drawn + (drawn >= own[:, None])  # skip the choice itself
-    history = np.empty((n, n_history), dtype=np.int64)
-    history[by_user] = by_user[np.where(shown, start[:, None] + place, np.arange(n)[:, None])]
-    return history, shown[np.argsort(by_user)]
-
-
-def nearest(member: Tensor, prototypes: Tensor) -> Tensor:
-    """Return the index [n] of the most similar prototype."""
-    return torch.cat([(part @ prototypes.T).argmax(dim=1) for part in torch.split(member, 65_536)])
-
-
-def objective(
-    margins: Tensor,
-    assignment: Tensor,
-    prototypes: Tensor,
-    means: Tensor,
-    previous: Tensor,
-    config: RefinementConfig,
-) -> Tensor:
-    """Return equation 7, the mean over samples of pair loss, centre and trust terms.
-
-    Args:
-        margins: [b, k].
-        assignment: int [b], the prototype of every sample.
-        prototypes: a, [k, d].
-        means: mu, [k, d].
-        previous: p, [k, d].
-        config: the two weights.
-    """
-    pair = softplus(-margins.gather(1, assignment[:, None])).mean()
-    centre = (prototypes - means).square().sum(dim=1)[assignment].mean()
-    trust = (prototypes - previous).square().sum(dim=1)[assignment].mean()
-    return pair + config.lambda_centre * centre + config.lambda_trust * trust
-
-
 class _Samples:
-    """Choices as tensors, with a drawn history for each."""
+    """Choices as tensors."""
 
-    def __init__(self, choices: Choices, history: Ints, shown: NDArray[np.bool_]) -> None:
+    def __init__(self, choices: Choices) -> None:
         self.query = torch.from_numpy(choices.query)
         self.difference = torch.from_numpy(choices.chosen - choices.rejected)
-        self.history = torch.from_numpy(history)
-        self.shown = torch.from_numpy(shown)
 
-    def margins(self, scorer: PreferenceScorer, prototypes: Tensor, batch: Tensor) -> Tensor:
-        """Return the margins [b, k] of the samples `batch` under all prototypes."""
-        distinct, history = torch.unique(self.history[batch], return_inverse=True)
-        readings = scorer.read(self.query[distinct], self.difference[distinct])
+    def margins(
+        self,
+        scorer: PreferenceScorer,
+        prototypes: Tensor,
+        batch: Ints,
+        others: Ints,
+        shown: NDArray[np.bool_],
+    ) -> Tensor:
+        """Return the margins [b, k] of the samples `batch` under all prototypes.
+
+        Args:
+            scorer: what to ask.
+            prototypes: [k, d].
+            batch: [b], indices of samples.
+            others: [n, h], the history of every sample as indices.
+            shown: [n, h], which of them count.
+        """
+        distinct, history = np.unique(others[batch], return_inverse=True)
         return scorer.margins(
             prototypes,
             self.query[batch],
             self.difference[batch],
-            readings,
-            history,
-            self.shown[batch],
+            scorer.read(self.query[distinct], self.difference[distinct]),
+            torch.from_numpy(history.reshape(others[batch].shape)),
+            torch.from_numpy(shown[batch]),
         )
 
 
@@ -272,7 +226,8 @@ class _Training:
     ) -> None:
         self.config = config
         self.member = torch.from_numpy(member)
-        self.choices = choices
+        self.samples = _Samples(choices)
+        _, self.user = np.unique(choices.user, return_inverse=True)
         self.prototypes = torch.tensor(centroids, requires_grad=True)
         self.previous = self.prototypes.detach().clone()
         self.scorer = PreferenceScorer(
@@ -294,17 +249,17 @@ class _Training:
     def run_epoch(self, epoch: int) -> tuple[float, int]:
         """Visit every sample once, then assign anew; return mean loss and samples reassigned."""
         generator = rng("refine-epoch", self.config.seed, epoch)
-        histories = draw_histories(self.choices.user, self.config.n_history, generator)
-        samples = _Samples(self.choices, *histories)
+        drawn = draw_others(self.user, self.config.n_history, generator)
         total = 0.0
         for batch in self._batches(generator):
             loss = objective(
-                samples.margins(self.scorer, self.prototypes, batch),
+                self.samples.margins(self.scorer, self.prototypes, batch, *drawn),
                 self.assignment[batch],
                 self.prototypes,
                 self.means,
                 self.previous,
-                self.config,
+                lambda_centre=self.config.lambda_centre,
+                lambda_trust=self.config.lambda_trust,
             )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -317,7 +272,7 @@ class _Training:
     def validate(self, member: Floats, choices: Choices) -> tuple[float, float]:
         """Return pair loss and accuracy of held-out choices under their nearest prototypes."""
         prototypes = self.prototypes.detach()
-        own = nearest(torch.from_numpy(member), prototypes).numpy()
+        own = _nearest(torch.from_numpy(member), prototypes).numpy()
         under_all = margins(
             self.scorer,
             prototypes.numpy(),
@@ -329,11 +284,10 @@ class _Training:
         margin = torch.from_numpy(under_all[np.arange(len(own)), own])
         return float(softplus(-margin).mean()), float((margin > 0).float().mean())
 
-    def _batches(self, generator: np.random.Generator) -> Iterator[Tensor]:
+    def _batches(self, generator: np.random.Generator) -> Iterator[Ints]:
         """Shuffle users, not samples: a batch then shares most of its distinct past choices."""
-        _, user = np.unique(self.choices.user, return_inverse=True)
-        order = np.argsort(generator.permutation(user.max() + 1)[user], kind="stable")
-        yield from torch.split(torch.from_numpy(order), self.config.batch_size)
+        order = np.argsort(generator.permutation(self.user.max() + 1)[self.user], kind="stable")
+        yield from _split(order, self.config.batch_size)
 
     def _step(self) -> None:
         """Update everything, then put the prototypes back on the sphere."""
@@ -348,11 +302,28 @@ class _Training:
     def _assign(self) -> None:
         """Assign every sample's member to its nearest prototype and take the means."""
         prototypes = self.prototypes.detach()
-        self.assignment = nearest(self.member, prototypes)
+        self.assignment = _nearest(self.member, prototypes)
         n_members = self.assignment.bincount(minlength=len(prototypes))
         self.has_members = n_members > 0
         sums = torch.zeros_like(prototypes).index_add_(0, self.assignment, self.member)
         self.means = sums / n_members.clamp(min=1)[:, None]
+
+
+def _nearest(member: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the index [n] of the most similar prototype."""
+    return torch.cat([(part @ prototypes.T).argmax(dim=1) for part in torch.split(member, 65_536)])
+
+
+def _split(indices: Ints, size: int) -> list[Ints]:
+    return np.split(indices, range(size, len(indices), size))
+
+
+def _improves(epoch: Epoch, best: Epoch) -> bool:
+    if epoch.validation_accuracy is None or best.validation_accuracy is None:
+        return True
+    if epoch.validation_accuracy != best.validation_accuracy:
+        return epoch.validation_accuracy > best.validation_accuracy
+    return (epoch.validation_loss or 0.0) < (best.validation_loss or 0.0)
 
 
 def _check(centroids: Floats, member: Floats, choices: Choices, name: str) -> None:

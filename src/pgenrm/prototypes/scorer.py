@@ -1,11 +1,13 @@
-"""Which response a member of a prototype prefers, by embeddings (paper, section 3.3, eqs. 4 to 6).
+"""The equations of the refinement (paper, section 3.3, equations 4 to 7).
 
-Deliberately left out: a query, prototype and past choice are read by one linear map each, as in the
-paper; there are no biases, heads or further layers.
+All is vectorised over samples and prototypes; a per-sample version of the same mathematics stands
+in `tests/test_refine.py`. Two points where the authors' released code differs from their equations
+follow the equations: rho weighs the prototype in the attention, and both regularisers are part of
+the objective.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,12 @@ from pgenrm.errors import MissingExtraError
 try:
     import torch
     from torch import Tensor, nn
+    from torch.nn.functional import softplus
 except ImportError as error:
     raise MissingExtraError("prototypes", "the refinement of prototypes") from error
+
+
+SETTINGS: Final = ("rho", "lambda_query", "lambda_history")
 
 
 class PreferenceScorer(nn.Module):
@@ -29,8 +35,10 @@ class PreferenceScorer(nn.Module):
         z         = a + lambda_q W_q q + lambda_s W_s sum_tau alpha_tau o_tau
         margin    = z . (y+ - y-)
 
-    W starts as [0 I] and W_s as I, so that the untrained history term compares the pair with past
-    ones; W_q starts at zero. Every start value is of the size of the embeddings themselves.
+    W starts as sqrt(d) [0 I] and W_s as I / sqrt(d), so that the untrained history term compares
+    the pair with past ones; W_q starts at zero. A coordinate of a vector of length one is about
+    1 / sqrt(d): with sqrt(d) the arguments of tanh are of order one, and training is quicker and
+    ends better than from W = [0 I], W_s = I or from small random numbers.
     """
 
     def __init__(
@@ -44,9 +52,11 @@ class PreferenceScorer(nn.Module):
         """Start untrained, for embeddings of `dimension` numbers."""
         super().__init__()
         identity = torch.eye(dimension)
-        self.W = nn.Parameter(torch.cat([torch.zeros_like(identity), identity], dim=1))
+        self.W = nn.Parameter(
+            torch.cat([torch.zeros_like(identity), identity * dimension**0.5], dim=1)
+        )
         self.W_q = nn.Parameter(torch.zeros_like(identity))
-        self.W_s = nn.Parameter(identity.clone())
+        self.W_s = nn.Parameter(identity / dimension**0.5)
         self.rho = rho
         self.lambda_query = lambda_query
         self.lambda_history = lambda_history
@@ -113,4 +123,28 @@ class PreferenceScorer(nn.Module):
         return scorer
 
 
-SETTINGS = ("rho", "lambda_query", "lambda_history")
+def objective(
+    margins: Tensor,
+    assignment: Tensor,
+    prototypes: Tensor,
+    means: Tensor,
+    previous: Tensor,
+    *,
+    lambda_centre: float,
+    lambda_trust: float,
+) -> Tensor:
+    """Return equation 7, the mean over samples of pair loss, centre and trust terms.
+
+    Args:
+        margins: [b, k].
+        assignment: int [b], the prototype of every sample.
+        prototypes: a, [k, d].
+        means: mu, [k, d].
+        previous: p, [k, d].
+        lambda_centre: weight of ||a - mu||^2.
+        lambda_trust: weight of ||a - p||^2.
+    """
+    pair = softplus(-margins.gather(1, assignment[:, None])).mean()
+    centre = (prototypes - means).square().sum(dim=1)[assignment].mean()
+    trust = (prototypes - previous).square().sum(dim=1)[assignment].mean()
+    return pair + lambda_centre * centre + lambda_trust * trust
