@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgenrm.neighbours import Neighbour, Neighbourhood, NeighbourQuery
 from pgenrm.scaling.evidence import ChainRecord, Record
+from pgenrm.scaling.shrinkage import ShrinkageWeights
 from pgenrm.seeding import rng
 from pgenrm.types import Comparison, Message, Preference, User
 
@@ -107,6 +108,17 @@ def record(seed: int, n_responses: int, m: int, n: int) -> Record:
 def records(min_responses: int = 1) -> st.SearchStrategy[Record]:
     chains = st.integers(0, 9)
     return st.builds(record, st.integers(0), st.integers(min_responses, 4), chains, chains)
+
+
+def some_weights(seed: int, n_comparisons: int = 0) -> ShrinkageWeights:
+    """Weights that a fit might find: anything, but chains never count less for being better."""
+    random = rng("weights", seed)
+    groups = ShrinkageWeights().model_dump()
+    for name, group in groups.items():
+        if isinstance(group, dict):
+            low, high = (0, 3) if name == "chains" else (-2, 2)
+            groups[name] = {field: random.uniform(low, high) for field in group}
+    return ShrinkageWeights.model_validate(groups | {"n_comparisons": n_comparisons})
 
 
 # ---------------------------------------------------------------- evidence of a known kind
