@@ -24,7 +24,7 @@ except ImportError as error:
 N_WORDS: Final = 6
 N_TYPICAL: Final = 2
 MAX_TEXTS: Final = 50_000
-"""Texts that words are counted in; of more, so many are drawn."""
+"""Texts that words are counted in, in about 7 s; of more, so many are drawn."""
 CLEAR: Final = 1.96
 """A word is told if it is more frequent by at least so many standard errors."""
 PRIOR_ROWS: Final = 1.0

@@ -68,7 +68,8 @@ def page(
             _address(svg_of(size_figure(description, accuracy_by_prototype))),
             "Members of every prototype"
             + (", and the accuracy for them" if accuracy_by_prototype else "")
-            + ". The band is one standard deviation around the mean over prototypes.",
+            + ". Lines and band: mean, median and standard deviation of the rows"
+            + (" and of the accuracies." if accuracy_by_prototype else "."),
         ),
     ]
     source = files("pgenrm.prototypes").joinpath("page.html.jinja").read_text("utf-8")

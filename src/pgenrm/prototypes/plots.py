@@ -6,7 +6,7 @@ those of Okabe and Ito, which colour-blind readers can tell apart; numbers say t
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ AccuracyAt = tuple[int, float, float, float]
 """(number of prototypes or index of one, accuracy, low, high); shares in [0, 1]."""
 
 MAX_ROWS_DRAWN: Final = 3_000
-"""Rows on the map; of more, so many are drawn. t-SNE of 3,000 takes about 20 s."""
+"""Rows on the map; of more, so many are drawn. t-SNE of 3,000 takes about 15 s on one core."""
 MAX_NAMED: Final = 60
 """With more prototypes there is no room for their numbers."""
 N_TEXT_LINES: Final = 9
@@ -318,7 +318,7 @@ def _draw_accuracy_by_prototype(
     _put_legend(axes)
 
 
-def _draw_spread(axes: Axes, spread: Spread, write: Any) -> None:
+def _draw_spread(axes: Axes, spread: Spread, write: Callable[[float], str]) -> None:
     """Draw macro mean, median and one standard deviation to both sides."""
     axes.axhspan(
         spread.mean - spread.std,
