@@ -162,8 +162,8 @@ class PGenRM:
     def _stops(self, number: int, evidence: Evidence, combined: Combined) -> list[bool]:
         if self.stopping is None:
             return [True] * len(evidence)
-        chance = self.stopping.chance_of_another(number, evidence, combined)
-        stops: list[bool] = (chance <= self.stopping.stop_below).tolist()
+        loss = self.stopping.expected_loss(number, evidence, combined)
+        stops: list[bool] = (loss <= self.stopping.stop_below).tolist()
         return stops
 
     def _verdict(self, case: Case, stage: int) -> Judgment:

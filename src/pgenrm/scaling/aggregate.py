@@ -9,6 +9,8 @@ import numpy as np
 from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled
 
 MIDDLE, SOFT_SPREAD = 5.5, 0.5
+LOGITS_PER_POINT = 0.6
+"""What a point is taken to be worth where nothing was fitted."""
 
 
 class ChainScale(StrEnum):
@@ -33,6 +35,8 @@ class Combined:
     """[b, c]: how own chains count within their presentation order, relative to each other."""
     neighbour_weights: Floats
     """[b, c]: the same for neighbours' chains."""
+    strength: Floats
+    """[b]: logits that a point of score is worth."""
     probabilities: Floats | None = None
     """[b, N]: calibrated probability that the user prefers each response; None: not calibrated."""
 
@@ -76,6 +80,7 @@ class PaperAggregator:
             neighbour_weight=weight,
             own_weights=evidence.own.present.astype(float),
             neighbour_weights=evidence.neighbours.present.astype(float),
+            strength=np.full(len(evidence), LOGITS_PER_POINT),
         )
 
 

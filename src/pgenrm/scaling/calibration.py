@@ -80,7 +80,7 @@ class Calibration(Value):
 def calibrate(
     judgments: Iterable[Judgment],
     *,
-    error: float = 0.02,
+    error: float = 0.002,
     scale: ChainScale = ChainScale.RAW,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,

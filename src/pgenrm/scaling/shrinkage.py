@@ -1,11 +1,12 @@
 """Shrinkage: a calibrated blend of own and neighbours' chains (ours; the paper takes equal halves).
 
-The user prefers response i with probability softmax_i(a * own_i + b * neighbours_i). `own` and
-`neighbours` are pooled scores; a and b are positive, and their logarithms linear in what is known:
-how much history the user has, how many chains there are, how far his own chains disagree, how
-similar the neighbours are, how well their rubrics rank the user's own choices. Within the
-neighbours, and within the own chains, similarity and agreement decide how much a chain counts. All
-of it is fitted on validation users by the log score, with a normal prior around the defaults.
+The score of response i is (1 - w) own_i + w neighbours_i, and the user prefers it with probability
+softmax_i(t score_i). `own` and `neighbours` are pooled scores. The neighbours' share w and the
+strength t depend on what is known: how much history the user has, how many chains there are, how
+far his own chains disagree, how similar the neighbours are, how well their rubrics rank the user's
+own choices. Within the neighbours, and within the own chains, similarity and agreement decide how
+much a chain counts. All of it is fitted on validation users by the log score, with a normal prior
+around the defaults.
 
 What follows: with no neighbours the scores are those of the own chains; neighbours that do not help
 get no weight, however many they are; and probabilities are calibrated as far as new users are like
@@ -13,13 +14,16 @@ the validation users.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from pydantic import ValidationError
 from scipy.optimize import minimize
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from pgenrm.errors import InputError
 from pgenrm.rows import explain
@@ -27,34 +31,43 @@ from pgenrm.scaling.aggregate import ChainScale, Combined, blend, scaled
 from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled, squares_within_orders
 from pgenrm.types import Value
 
-PRIOR_SD = 1.0
+PRIOR_SD = 2.0
 """Of every weight around its default, in its own units; the data of some hundred comparisons
 outweigh it."""
 SIMILARITY_UNIT = 0.1
 """Cosines of analyses lie close together: similarity counts in tenths below 1."""
+TYPICAL_NUMBER = 8
+"""Chains at which `level` is the strength."""
 TYPICAL_SPREAD = 0.5
 """Points; the spread of own chains before any fit, and where a single chain shows none."""
 
 
-class OwnWeights(Value):
-    """log a = level + history * log(1 + h) + single / m + spread * (spread - typical)."""
-
-    level: float = 0.0
-    history: float = 0.0
-    single: float = 0.0
-    spread: float = 0.0
-
-
-class NeighbourWeights(Value):
-    """log b, likewise; 1 / n counts equally weighted neighbours."""
+class ShareWeights(Value):
+    """Of the neighbours' share w: the terms of its logit."""
 
     level: float = -1.5
     history: float = -0.5
-    single: float = -2.0
+    """Times log(1 + h), h being the user's past choices."""
+    own_number: float = -0.25
+    """Times log(m / 8)."""
+    number: float = 0.5
+    """Times log(n / 8)."""
     spread: float = 0.0
+    """Times the spread of the own chains, beyond the typical one."""
     similarity: float = 0.0
+    """Times that of the weighted neighbours, in tenths below 1."""
     agreement: float = 0.0
-    """... per past choice of the user, of the weighted neighbours."""
+    """Times that of the weighted neighbours, per past choice of the user."""
+
+
+class StrengthWeights(Value):
+    """Of the strength t: the terms of log t for one kind of chains alone, mixed by the shares."""
+
+    level: float = -0.5
+    history: float = 0.0
+    number: float = 0.1
+    spread: float = 0.0
+    agreement: float = 0.0
 
 
 class ChainWeights(Value):
@@ -68,8 +81,9 @@ class ChainWeights(Value):
 class ShrinkageWeights(Value):
     """Everything that is fitted."""
 
-    own: OwnWeights = OwnWeights()
-    neighbours: NeighbourWeights = NeighbourWeights()
+    share: ShareWeights = ShareWeights()
+    own: StrengthWeights = StrengthWeights()
+    neighbours: StrengthWeights = StrengthWeights()
     chains: ChainWeights = ChainWeights()
     typical_spread: float = TYPICAL_SPREAD
     scale: ChainScale = ChainScale.RAW
@@ -93,8 +107,6 @@ class Shrinkage:
     @property
     def name(self) -> str:
         """`shrinkage` with a fingerprint of what was fitted."""
-        from hashlib import blake2b
-
         if self.weights_ == ShrinkageWeights():
             return "shrinkage"
         text = self.weights_.model_dump_json().encode()
@@ -107,16 +119,16 @@ class Shrinkage:
 
     def combine(self, evidence: Evidence) -> Combined:
         """See `pgenrm.scaling.aggregate.Aggregator`."""
-        parts = _parts(evidence, self.weights_)
-        total = parts.a + parts.b
-        weight = np.where(total > 0, parts.b / np.where(total > 0, total, 1.0), 0.0)
-        scores = blend(evidence, parts.own, parts.neighbours, weight)
+        pools = _pools(evidence, self.weights_.chains, self.weights_.scale)
+        weight, strength = _shares(evidence, pools, self.weights_)
+        scores = blend(evidence, pools.own, pools.neighbours, weight)
         return Combined(
             scores=scores,
             neighbour_weight=weight,
-            own_weights=parts.own_weights,
-            neighbour_weights=parts.neighbour_weights,
-            probabilities=np.exp(_log_softmax(total[:, None] * scores, evidence))
+            own_weights=pools.own_weights,
+            neighbour_weights=pools.neighbour_weights,
+            strength=strength,
+            probabilities=np.exp(_log_softmax(strength[:, None] * scores, evidence))
             if self.is_calibrated
             else None,
         )
@@ -151,8 +163,16 @@ class Shrinkage:
         start = ShrinkageWeights(scale=self.weights_.scale, typical_spread=typical)
         centre = _flat(start)
 
+        @lru_cache(maxsize=2)  # most steps of a numerical gradient leave the chains' weights alone
+        def pools(among: ChainWeights) -> _Pools:
+            return _pools(evidence, among, start.scale)
+
         def loss(values: Floats) -> float:
-            log_p = _log_probabilities(evidence, _unflat(values, start))
+            weights = _unflat(values, start)
+            part = pools(weights.chains)
+            share, strength = _shares(evidence, part, weights)
+            scores = blend(evidence, part.own, part.neighbours, share)
+            log_p = _log_softmax(strength[:, None] * scores, evidence)
             miss = -float(log_p[np.arange(len(chosen)), chosen].sum())
             distance = float((((values - centre) / PRIOR_SD) ** 2).sum())
             return (miss / n_parts + 0.5 * distance) / len(chosen)
@@ -189,63 +209,71 @@ class Shrinkage:
             raise InputError(f"{path}: {explain(error, ShrinkageWeights)}") from error
 
 
-class _Parts:
-    """Pooled scores and strengths of both kinds of chains."""
+@dataclass(frozen=True)
+class _Pools:
+    """Both kinds of chains pooled: what depends on the weights among chains only."""
 
-    def __init__(
-        self,
-        own: Floats,
-        neighbours: Floats,
-        a: Floats,
-        b: Floats,
-        own_weights: Floats,
-        neighbour_weights: Floats,
-    ) -> None:
-        self.own, self.neighbours = own, neighbours
-        self.a, self.b = a, b
-        self.own_weights, self.neighbour_weights = own_weights, neighbour_weights
+    own: Floats
+    neighbours: Floats
+    """[b, N]; NaN where there is no chain."""
+    own_weights: Floats
+    neighbour_weights: Floats
+    """[b, c]."""
+    similarity: Floats
+    """[b]: of the weighted neighbours, in units below 1."""
+    agreement: Floats
+    """[b]: of the weighted neighbours, per past choice."""
 
 
-def _parts(evidence: Evidence, weights: ShrinkageWeights) -> _Parts:
-    among = weights.chains
-    own_weights = _relative(evidence.own, among.own_agreement * evidence.own.agreement)
-    neighbours = evidence.neighbours
+def _pools(evidence: Evidence, among: ChainWeights, scale: ChainScale) -> _Pools:
+    own, neighbours = evidence.own, evidence.neighbours
+    own_weights = _relative(own, among.own_agreement * own.agreement)
     likeness = (neighbours.similarity - 1) / SIMILARITY_UNIT
     neighbour_weights = _relative(
         neighbours,
         among.neighbour_similarity * likeness + among.neighbour_agreement * neighbours.agreement,
     )
-    m = evidence.own.present.sum(axis=1)
-    n_effective = neighbour_weights.sum(axis=1) ** 2 / np.maximum(
-        (neighbour_weights**2).sum(axis=1), 1e-300
+    return _Pools(
+        own=pooled(scaled(own, evidence, scale), own_weights),
+        neighbours=pooled(scaled(neighbours, evidence, scale), neighbour_weights),
+        own_weights=own_weights,
+        neighbour_weights=neighbour_weights,
+        similarity=_mean(likeness, neighbour_weights),
+        agreement=_mean(neighbours.agreement, neighbour_weights)
+        / np.maximum(evidence.n_history, 1),
     )
+
+
+def _shares(evidence: Evidence, pools: _Pools, weights: ShrinkageWeights) -> tuple[Floats, Floats]:
+    """Return the neighbours' share w and the strength t, [b] each."""
+    m, n = evidence.own.present.sum(axis=1), evidence.neighbours.present.sum(axis=1)
+    log_m, log_n = (np.log(np.maximum(number, 1) / TYPICAL_NUMBER) for number in (m, n))
     spread = _spread(evidence)
     disagreement = np.where(np.isfinite(spread), spread - weights.typical_spread, 0.0)
     history = np.log1p(evidence.n_history)
-    log_a = (
-        weights.own.level
-        + weights.own.history * history
-        + weights.own.single / np.maximum(m, 1)
-        + weights.own.spread * disagreement
+    of = weights.share
+    logit = (
+        of.level
+        + of.history * history
+        + of.own_number * log_m
+        + of.number * log_n
+        + of.spread * disagreement
+        + of.similarity * pools.similarity
+        + of.agreement * pools.agreement
     )
-    log_b = (
-        weights.neighbours.level
-        + weights.neighbours.history * history
-        + weights.neighbours.single / np.maximum(n_effective, 1)
-        + weights.neighbours.spread * disagreement
-        + weights.neighbours.similarity * _mean(likeness, neighbour_weights)
-        + weights.neighbours.agreement
-        * _mean(neighbours.agreement, neighbour_weights)
-        / np.maximum(evidence.n_history, 1)
-    )
-    return _Parts(
-        own=pooled(scaled(evidence.own, evidence, weights.scale), own_weights),
-        neighbours=pooled(scaled(neighbours, evidence, weights.scale), neighbour_weights),
-        a=np.where(m > 0, np.exp(log_a), 0.0),
-        b=np.where(neighbours.present.any(axis=1), np.exp(log_b), 0.0),
-        own_weights=own_weights,
-        neighbour_weights=neighbour_weights,
-    )
+    share = np.where(n == 0, 0.0, np.where(m == 0, 1.0, expit(logit)))
+
+    def log_strength(kind: StrengthWeights, log_number: Floats) -> Floats:
+        return (
+            kind.level
+            + kind.history * history
+            + kind.number * log_number
+            + kind.spread * disagreement
+            + kind.agreement * pools.agreement
+        )
+
+    mixed = (1 - share) * log_strength(weights.own, log_m)
+    return share, np.exp(mixed + share * log_strength(weights.neighbours, log_n))
 
 
 def _relative(chains: Chains, log_weight: Floats) -> Floats:
@@ -268,14 +296,6 @@ def _spread(evidence: Evidence) -> Floats:
     return spread
 
 
-def _log_probabilities(evidence: Evidence, weights: ShrinkageWeights) -> Floats:
-    parts = _parts(evidence, weights)
-    utility = np.where(parts.a[:, None] > 0, parts.a[:, None] * parts.own, 0.0) + np.where(
-        parts.b[:, None] > 0, parts.b[:, None] * parts.neighbours, 0.0
-    )
-    return _log_softmax(utility, evidence)
-
-
 def _log_softmax(utility: Floats, evidence: Evidence) -> Floats:
     masked = np.where(evidence.is_response, utility, -np.inf)
     log_p: Floats = masked - logsumexp(masked, axis=1, keepdims=True)
@@ -283,7 +303,7 @@ def _log_softmax(utility: Floats, evidence: Evidence) -> Floats:
 
 
 def _flat(weights: ShrinkageWeights) -> Floats:
-    groups = (weights.own, weights.neighbours, weights.chains)
+    groups = (weights.share, weights.own, weights.neighbours, weights.chains)
     return np.array([value for group in groups for value in group.model_dump().values()])
 
 
@@ -292,6 +312,7 @@ def _unflat(values: Floats, like: ShrinkageWeights) -> ShrinkageWeights:
     groups = {
         name: group.model_copy(update={field: next(rest) for field in type(group).model_fields})
         for name, group in (
+            ("share", like.share),
             ("own", like.own),
             ("neighbours", like.neighbours),
             ("chains", like.chains),
@@ -302,6 +323,6 @@ def _unflat(values: Floats, like: ShrinkageWeights) -> ShrinkageWeights:
 
 def _bounds() -> list[tuple[float | None, float | None]]:
     """Chains that agree better or come from more similar users never count less."""
-    n_free = len(OwnWeights.model_fields) + len(NeighbourWeights.model_fields)
+    n_free = len(ShareWeights.model_fields) + 2 * len(StrengthWeights.model_fields)
     free: list[tuple[float | None, float | None]] = [(-8.0, 4.0)]
     return free * n_free + [(0.0, 8.0)] * len(ChainWeights.model_fields)

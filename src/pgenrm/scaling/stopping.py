@@ -1,20 +1,22 @@
-"""Sequential stopping: chains in rounds until the verdict at the caps is foreseen.
+"""Sequential stopping: chains in rounds until more of them are not worth it.
 
-After every round the scores at the caps (Ind-m, Pro-n, all of it) are predicted from the present
-ones: their difference between two responses is taken as normal around `slope` times the present
-one, with a variance that falls with the spread of the own chains and the number still to come. What
-is left, v, is the chance that the verdict at the caps is another. Sampling stops when v is below a
-threshold and the chains of every presentation order, by themselves, make the same choice.
+After every round the verdict at the caps (Ind-m, Pro-n, all of it) is predicted: the lead of the
+present choice, in calibrated logits, is taken as normal around `slope` times the present one, with
+a variance that falls with the spread of the own chains and the number still to come. From that
+follows the expected loss: how much likelier the verdict at the caps is to be right than the present
+one. Sampling stops when it is below a threshold, for all chains together and with the own chains of
+every presentation order alone in their place. A difference that is close at the caps too is not
+worth chains, one that may turn clearly is.
 
-Guarantee. Without validation users the threshold is `error` divided by the number of looks, and the
-error level holds as far as the normal model does. `fit` replaces it: among thresholds from strict
-to loose the last one is taken for which the share of validation comparisons whose verdict differs
-from the one at the caps is at most `error` with 95 % confidence, tested in this order, so that no
-correction for several tests is needed (fixed-sequence "learn then test", Angelopoulos et al. 2021).
-The test takes users, not comparisons, as independent: the bound is Hoeffding and Bentkus's for the
-mean of user-wise shares. It holds for new users that are exchangeable with the validation users,
-judged by the same evaluator with the same history; it says nothing about whether the verdict at the
-caps is right.
+Guarantee. `fit` takes, among thresholds from strict to loose, the last one for which the mean loss
+over validation users is at most `error` with 95 % confidence; the thresholds are tested in this
+order and the first failure ends it, so that no correction for several tests is needed
+(fixed-sequence testing, as in "learn then test", Angelopoulos et al. 2021). It then holds for new
+users, on average over their comparisons, if they are exchangeable with the validation users and
+judged by the same evaluator with as much history; if there are enough validation users for a
+t-interval; and as far as the probabilities at the caps are calibrated. It says nothing about
+whether the verdict at the caps is right. Without validation users the threshold is `error` itself
+and all rests on the normal model with its default numbers.
 """
 
 from collections.abc import Sequence
@@ -24,10 +26,10 @@ from typing import Annotated, Final, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 from scipy.optimize import nnls
-from scipy.stats import binom, norm
+from scipy.stats import t
 
 from pgenrm.scaling.aggregate import Aggregator, Combined
-from pgenrm.scaling.evidence import Evidence, Floats, pooled, squares_within_orders
+from pgenrm.scaling.evidence import Evidence, Floats, Ints, pooled, squares_within_orders
 from pgenrm.types import Value
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -37,7 +39,9 @@ PRIOR_SPREAD: Final = 0.75
 """Points: spread of a chain's scores around their mean that single chains are assumed to have."""
 PRIOR_CHAINS: Final = 2.0
 """Chains' worth of evidence that the assumed spread counts as."""
-THRESHOLDS: Final = tuple(float(t) for t in np.geomspace(1e-4, 0.45, 60))
+NODES, _MASS = np.polynomial.hermite_e.hermegauss(32)
+WEIGHTS: Final = _MASS / _MASS.sum()
+THRESHOLDS: Final = tuple(float(x) for x in np.geomspace(1e-5, 0.5, 80))
 
 
 class Stage(Value):
@@ -55,7 +59,7 @@ def _rising(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 class Outlook(Value):
-    """How the difference at the caps is predicted after one stage; variances in squared points."""
+    """How the lead at the caps is predicted after one stage; variances in squared logits."""
 
     slope: float = 1.0
     own: float = 1.0
@@ -69,12 +73,12 @@ class StoppingRule(Value):
 
     stages: Annotated[tuple[Stage, ...], AfterValidator(_rising)]
     """Increasing; the last one is the caps."""
-    error: Share = 0.02
-    """Largest share of verdicts that may differ from those at the caps."""
+    error: Share = 0.002
+    """Expected share of right verdicts that stopping early may cost, against the caps."""
     outlooks: tuple[Outlook, ...] = ()
     """One per stage before the last; empty: the defaults."""
     threshold: float | None = None
-    """Largest chance of another verdict at which sampling stops; None: `error` / looks."""
+    """Expected loss of a single comparison below which sampling stops; None: `error`."""
     n_users: int = 0
     """Validation users that it was fitted on; 0: none."""
 
@@ -89,12 +93,14 @@ class StoppingRule(Value):
 
     @property
     def stop_below(self) -> float:
-        """The chance of another verdict below which sampling stops."""
-        looks = max(len(self.stages) - 1, 1)
-        return self.error / looks if self.threshold is None else self.threshold
+        """The expected loss at or below which sampling stops."""
+        return self.error if self.threshold is None else self.threshold
 
-    def chance_of_another(self, stage: int, evidence: Evidence, combined: Combined) -> Floats:
-        """Return [b]: the chance that the verdict at the caps is another; 1 where it is open.
+    def expected_loss(self, stage: int, evidence: Evidence, combined: Combined) -> Floats:
+        """Return [b]: by how much the verdict at the caps is likelier to be right.
+
+        The largest over the presentation orders, each with its own chains alone in place of all
+        own chains, and 1 where an order or a choice is missing.
 
         Args:
             stage: index of the stage that the evidence has reached.
@@ -104,23 +110,25 @@ class StoppingRule(Value):
         if stage == len(self.stages) - 1:
             return np.zeros(len(evidence))
         outlook = self.outlooks[stage] if self.outlooks else Outlook()
-        gap = _gap(combined.scores)
-        variance = outlook.constant + outlook.own * self._open_variance(stage, evidence)
-        chance = norm.cdf(-outlook.slope * gap / np.sqrt(np.maximum(variance, 1e-9)))
-        others = np.maximum(evidence.n_responses - 1, 1)
-        settled = _orders_agree(evidence, combined) & (gap > 0)
+        choice = _choice(combined.scores)
+        variance = outlook.constant + outlook.own * self._open_variance(stage, evidence, combined)
+        losses = [
+            _loss(outlook.slope * combined.strength * gap, variance)
+            for gap in _gaps_by_order(evidence, combined, choice)
+        ]
+        n_others = np.maximum(evidence.n_responses - 1, 1)
         # Never quite 0 before the caps, so that a threshold of 0 goes on to them.
-        chance = np.clip(others * chance, np.finfo(float).tiny, 1.0)
-        result: Floats = np.where(settled, chance, 1.0)
-        return result
+        worst = np.clip(np.max(losses, axis=0) * n_others, np.finfo(float).tiny, 1.0)
+        loss: Floats = np.where((choice >= 0) & np.isfinite(worst), worst, 1.0)
+        return loss
 
-    def _open_variance(self, stage: int, evidence: Evidence) -> Floats:
-        """Return [b]: variance of a difference of own pooled scores until the cap is reached."""
+    def _open_variance(self, stage: int, evidence: Evidence, combined: Combined) -> Floats:
+        """Return [b]: variance in squared logits that own chains until the cap still bring."""
         squares, freedom = squares_within_orders(evidence)
         spread = (PRIOR_CHAINS * PRIOR_SPREAD**2 + squares) / (PRIOR_CHAINS + freedom)
         m = np.maximum(evidence.own.present.sum(axis=1), 1)
         still_open = np.maximum(1 / m - 1 / max(self.stages[-1].m, 1), 0)
-        variance: Floats = 2 * spread * still_open
+        variance: Floats = 2 * spread * still_open * combined.strength**2
         return variance
 
     def fit(
@@ -133,40 +141,34 @@ class StoppingRule(Value):
             user_ids: [b].
             aggregator: the one that will be used.
         """
-        at_caps = aggregator.combine(evidence.first(self.stages[-1].m, self.stages[-1].n)).scores
+        at_caps = aggregator.combine(evidence.first(self.stages[-1].m, self.stages[-1].n))
         parts = [evidence.first(stage.m, stage.n) for stage in self.stages[:-1]]
         combined = [aggregator.combine(part) for part in parts]
-        outlooks = tuple(
-            self._outlook(i, part, now, at_caps)
-            for i, (part, now) in enumerate(zip(parts, combined, strict=True))
-        )
+        looks = list(zip(parts, combined, strict=True))
+        outlooks = tuple(self._outlook(i, *look, at_caps) for i, look in enumerate(looks))
         rule = self.model_copy(update={"outlooks": outlooks})
-        chances = np.array(
-            [
-                rule.chance_of_another(i, part, now)
-                for i, (part, now) in enumerate(zip(parts, combined, strict=True))
-            ]
-        )
-        differs = np.array([_choice(now.scores) != _choice(at_caps) for now in combined])
+        expected = np.array([rule.expected_loss(i, *look) for i, look in enumerate(looks)])
+        lost = np.array([_lost(now, at_caps) for now in combined])
         users, of_user = np.unique(np.asarray(user_ids), return_inverse=True)
         threshold = 0.0
         for candidate in THRESHOLDS:
-            wrong = _differs_when_stopped(chances, differs, candidate)
-            by_user = np.bincount(of_user, wrong) / np.bincount(of_user)
-            if _p_value(float(by_user.mean()), len(users), self.error) > 1 - CONFIDENCE:
+            loss = _loss_when_stopped(expected, lost, candidate)
+            by_user = np.bincount(of_user, loss) / np.bincount(of_user)
+            if _upper_bound(by_user) > self.error:
                 break
             threshold = candidate
         return rule.model_copy(update={"threshold": threshold, "n_users": len(users)})
 
-    def _outlook(self, stage: int, evidence: Evidence, now: Combined, at_caps: Floats) -> Outlook:
-        best = np.nanargmax(np.where(np.isnan(now.scores), -np.inf, now.scores), axis=1)
-        present, later = _against_best(now.scores, best), _against_best(at_caps, best)
-        known = np.isfinite(present) & np.isfinite(later)
-        slope = float((present * later)[known].sum() / max((present**2)[known].sum(), 1e-12))
-        open_variance = self._open_variance(stage, evidence)[known]
-        left = (later - slope * present)[known] ** 2
+    def _outlook(self, stage: int, evidence: Evidence, now: Combined, at_caps: Combined) -> Outlook:
+        best = _choice(now.scores)
+        present = _against_others(now.scores, best) * now.strength
+        later = _against_others(at_caps.scores, best) * at_caps.strength
+        known = (best >= 0) & np.isfinite(present) & np.isfinite(later)
+        present, later = present[known], later[known]
+        slope = float((present * later).sum() / max(float((present**2).sum()), 1e-12))
+        open_variance = self._open_variance(stage, evidence, now)[known]
         terms = np.stack([open_variance, np.ones_like(open_variance)], axis=1)
-        (own, constant), _ = nnls(terms, left)
+        (own, constant), _ = nnls(terms, (later - slope * present) ** 2)
         return Outlook(slope=max(slope, 0.0), own=float(own), constant=float(constant))
 
 
@@ -194,60 +196,69 @@ def _gap(scores: Floats) -> Floats:
     return np.where(np.isfinite(gap), gap, 0.0)
 
 
-def _choice(scores: Floats) -> Floats:
+def _choice(scores: Floats) -> Ints:
     """Return [b]: index of the best response; -1 for a tie or without scores."""
     filled = np.where(np.isnan(scores), -np.inf, scores)
-    best: Floats = np.where(_gap(scores) > 0, filled.argmax(axis=1), -1)
+    best: Ints = np.where(_gap(scores) > 0, filled.argmax(axis=1), -1)
     return best
 
 
-def _against_best(scores: Floats, best: Floats) -> Floats:
-    """Return [b]: score of `best` minus the best of the others."""
+def _against_others(scores: Floats, choice: Ints) -> Floats:
+    """Return [b]: score of the choice minus the best of the others; NaN where there is none."""
     rows = np.arange(len(scores))
     filled = np.where(np.isnan(scores), -np.inf, scores)
-    top = filled[rows, best]
     others = filled.copy()
-    others[rows, best] = -np.inf
+    others[rows, choice] = -np.inf
     with np.errstate(invalid="ignore"):
-        difference: Floats = top - others.max(axis=1)
-    return difference
+        difference: Floats = filled[rows, choice] - others.max(axis=1, initial=-np.inf)
+    return np.where(np.isfinite(difference), difference, np.nan)
 
 
-def _orders_agree(
-    evidence: Evidence, combined: Combined
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return [b]: whether own chains of every order, with the neighbours, choose alike."""
-    agree = np.ones(len(evidence), dtype=np.bool_)
-    choice = _choice(combined.scores)
+def _gaps_by_order(evidence: Evidence, combined: Combined, choice: Ints) -> list[Floats]:
+    """Return for all chains, and for own chains of each order alone, the choice's lead [b]."""
+    gaps = [_against_others(combined.scores, choice)]
     overall = pooled(evidence.own, combined.own_weights)
     part = (1 - combined.neighbour_weight)[:, None]
     for r in range(int(evidence.own.order.max(initial=-1)) + 1):
         weights = combined.own_weights * (evidence.own.order == r)
-        seen = weights.any(axis=1)
         with np.errstate(invalid="ignore"):
             moved = combined.scores + part * (pooled(evidence.own, weights) - overall)
-        agree &= ~seen | (_choice(moved) == choice)
-    return agree
+        lead = _against_others(moved, choice)
+        gaps.append(np.where(weights.any(axis=1), lead, gaps[0]))
+    return gaps
 
 
-def _differs_when_stopped(chances: Floats, differs: Floats, threshold: float) -> Floats:
-    """Return [b]: whether stopping below the threshold gives another verdict than the caps."""
-    stops = chances <= threshold
-    first = stops.argmax(axis=0)
-    wrong: Floats = stops.any(axis=0) & differs[first, np.arange(chances.shape[1])]
-    return wrong
+def _loss(lead: Floats, variance: Floats) -> Floats:
+    """Return [b]: expected loss where the lead at the caps, in logits, is normal around `lead`.
 
-
-def _p_value(mean: float, n: int, bound: float) -> float:
-    """Return how likely a mean of n shares is so low, were the true mean above the bound.
-
-    The smaller of Hoeffding's and Bentkus's bounds, for independent values in [0, 1].
+    A choice that trails by x logits is right with probability sigmoid(-x), the other one with
+    sigmoid(x): following it loses tanh(x / 2).
     """
-    if mean >= bound:
-        return 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        divergence = (mean * np.log(mean / bound) if mean > 0 else 0.0) + (1 - mean) * np.log(
-            (1 - mean) / (1 - bound)
-        )
-    bentkus = float(np.e * binom.cdf(np.ceil(n * mean), n, bound))
-    return min(float(np.exp(-n * divergence)), bentkus, 1.0)
+    at_caps = lead[:, None] + np.sqrt(np.maximum(variance, 0.0))[:, None] * NODES
+    loss: Floats = np.tanh(np.maximum(-at_caps, 0.0) / 2) @ WEIGHTS
+    return loss
+
+
+def _lost(now: Combined, at_caps: Combined) -> Floats:
+    """Return [b]: how much likelier the choice at the caps is to be right than the present one."""
+    choice, best = _choice(now.scores), _choice(at_caps.scores)
+    lead = _against_others(at_caps.scores, choice) * at_caps.strength
+    lost = np.tanh(np.maximum(-lead, 0.0) / 2)
+    return np.where((choice >= 0) & (best >= 0), np.nan_to_num(lost), 0.0)
+
+
+def _loss_when_stopped(expected: Floats, lost: Floats, threshold: float) -> Floats:
+    """Return [b]: what stopping at the first look below the threshold loses."""
+    stops = expected <= threshold
+    first = stops.argmax(axis=0)
+    loss: Floats = stops.any(axis=0) * lost[first, np.arange(expected.shape[1])]
+    return loss
+
+
+def _upper_bound(by_user: Floats) -> float:
+    """Return the upper end of the one-sided 95 % interval of the mean over users (Student's t)."""
+    n = len(by_user)
+    if n < 2:
+        return np.inf
+    error = float(by_user.std(ddof=1)) / np.sqrt(n)
+    return float(by_user.mean() + t.ppf(CONFIDENCE, n - 1) * error)
