@@ -47,8 +47,10 @@ class Neighbourhood:
 class NeighbourSource(Protocol):
     """Finds similar users. May be called from several threads at once."""
 
-    name: str
-    """Recorded with every judgment that consulted it."""
+    @property
+    def name(self) -> str:
+        """What identifies its answers; a run continues only under the same one."""
+        ...
 
     def knows(self, user_id: str, scenario: str) -> bool:
         """Say whether the user's analysis in this scenario is stored."""

@@ -1,30 +1,30 @@
 """`pgenrm judge`: comparisons in, judgments out."""
 
-import signal
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from pgenrm.accuracy import Tally
+from pgenrm.cli.judging import judge_all
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
-from pgenrm.cli.progress import counting_progress
-from pgenrm.cli.show import show_judgment, show_tally
+from pgenrm.cli.rejected import RejectedRows, rejected_path
+from pgenrm.cli.scaling import AggregatorName, ScalingOptions, build_scaling, check_scaling
 from pgenrm.engines.protocol import Sampling, StructuredOutput
-from pgenrm.errors import EngineError, InputError
+from pgenrm.errors import InputError
 from pgenrm.judge import PGenRM
-from pgenrm.rows import STDIN, RejectedRow, count_rows, read_comparisons
+from pgenrm.rows import STDIN, count_rows, read_comparisons
 from pgenrm.runs import Run
-from pgenrm.types import Comparison, Judgment, ScoreSource
+from pgenrm.scaling.aggregate import ChainScale
+from pgenrm.types import ScoreSource
 
 MODEL = "Model"
 SAMPLING = "Sampling"
+SIMILAR = "Similar users"
+EFFORT = "Chains until settled"
 RUN = "Run and output"
 
 
@@ -64,7 +64,11 @@ def judge_command(
         Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu; default: the best.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            help="cuda, mps or cpu, for a local model and the embedder; default: the best.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     context_window: Annotated[
         int | None,
@@ -89,9 +93,17 @@ def judge_command(
         typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),
     ] = StructuredOutput.OFF,
     m: Annotated[
-        int,
-        typer.Option("-m", min=1, help="Chains per comparison (Ind-m).", rich_help_panel=SAMPLING),
-    ] = 8,
+        int | None,
+        typer.Option(
+            "-m",
+            "--m",
+            min=0,
+            help="Chains per comparison with the user's own history (Ind-m). Default: 8; with "
+            "--adaptive at most 16, or what the calibration was fitted for.",
+            show_default=False,
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     history: Annotated[
         int | None,
         typer.Option(
@@ -113,6 +125,97 @@ def judge_command(
             rich_help_panel=SAMPLING,
         ),
     ] = ScoreSource.RUBRIC,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--n",
+            min=0,
+            help="Chains with the histories of as many similar users (Pro-n); needs --prototypes. "
+            "Default: 0; with --prototypes and --adaptive at most 8, or what the calibration was "
+            "fitted for.",
+            show_default=False,
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    prototypes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory that `pgenrm prototypes fit` wrote: who is similar to whom.",
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the embedder of the prototypes is now: hub id, directory or minilm. "
+            "Default: as when they were fitted.",
+            show_default=False,
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    aggregator: Annotated[
+        AggregatorName,
+        typer.Option(
+            help="shrinkage trusts neighbours as far as they help; paper counts the mean of the "
+            "own and the mean of the neighbours' chains alike.",
+            rich_help_panel=SIMILAR,
+        ),
+    ] = AggregatorName.SHRINKAGE,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights, stopping rule and confidence as `pgenrm calibrate` fitted them. "
+            "Default: calibration.json in the directory of the prototypes, where there is one.",
+            show_default=False,
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    scale: Annotated[
+        ChainScale | None,
+        typer.Option(
+            help="common puts every chain's scores on one scale first. Default: raw, or as "
+            "calibrated.",
+            show_default=False,
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    check_rubrics: Annotated[
+        bool,
+        typer.Option(
+            "--check-rubrics",
+            help="Try each neighbour's rubric on the user's own past choices and weigh it by that.",
+            rich_help_panel=SIMILAR,
+        ),
+    ] = False,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="With --check-rubrics: try own chains too, written in so many parts, each without "
+            "its share of the history (users with 4 past choices or more).",
+            show_default=False,
+            rich_help_panel=SIMILAR,
+        ),
+    ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Draw 2, 4, 8, ... chains and stop when more would not change the verdict; -m and "
+            "-n are the caps.",
+            rich_help_panel=EFFORT,
+        ),
+    ] = False,
+    error: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of verdicts that may differ from those at the caps. Default: 0.02, or as "
+            "calibrated.",
+            show_default=False,
+            rich_help_panel=EFFORT,
+        ),
+    ] = None,
     json_lines: Annotated[
         bool,
         typer.Option("--json", help="One judgment a line on stdout.", rich_help_panel=RUN),
@@ -164,6 +267,8 @@ def judge_command(
     standard output.
 
     Example: pgenrm judge examples/*.json
+
+    With similar users: pgenrm judge FILE -m 8 -n 4 --prototypes DIR
     """
     sampling = Sampling(
         temperature=temperature, top_p=top_p, max_tokens=max_tokens, structured=structured
@@ -172,7 +277,24 @@ def judge_command(
         raise InputError("--retry-unscored needs --out, the run to continue")
     if files.count(STDIN) > 1:
         raise InputError("standard input can be read once only; give - once")
-    check_given(model, [name for name in ctx.params if _is_given(ctx, name)])
+    of_embedder = {"device"} if prototypes else set()
+    given = [name for name in ctx.params if name not in of_embedder and _is_given(ctx, name)]
+    check_given(model, given)
+    scaling_options = ScalingOptions(
+        m=m,
+        n=n,
+        prototypes=prototypes,
+        embedder=embedder,
+        device=device,
+        calibration=calibration,
+        aggregator=aggregator,
+        scale=scale,
+        adaptive=adaptive,
+        error=error,
+        check_rubrics=check_rubrics,
+        hold_out=hold_out,
+    )
+    check_scaling(scaling_options)
     evaluator = build_evaluator(
         ModelOptions(
             model=model,
@@ -188,9 +310,12 @@ def judge_command(
             cache=cache,
         )
     )
+    scaling = build_scaling(scaling_options, evaluator)
+    for note in scaling.notes:
+        Console(stderr=True).print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
     settings: dict[str, Any] = {
         "model": model,
-        "m": m,
+        **scaling.settings,
         "history": history,
         "scores": scores.value,
         "seed": seed,
@@ -205,7 +330,12 @@ def judge_command(
     }
     rm = PGenRM(
         evaluator,
-        m,
+        scaling.m,
+        scaling.n,
+        neighbours=scaling.neighbours,
+        aggregator=scaling.aggregator,
+        stopping=scaling.stopping,
+        rubric_check=scaling.rubric_check,
         n_history=history,
         score_source=scores,
         seed=seed,
@@ -221,123 +351,13 @@ def judge_command(
         if out is not None:
             run = stack.enter_context(Run(out, settings, retry_unscored=retry_unscored))
             comparisons = run.remaining(comparisons)
-        _judge(rm, comparisons, run, n_total, as_json=json_lines, n_shown=show)
+        judge_all(rm, comparisons, run, n_total, as_json=json_lines, n_shown=show)
         rejected.report()
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _judge(
-    rm: PGenRM,
-    comparisons: Iterable[Comparison],
-    run: Run | None,
-    n_total: int | None,
-    *,
-    as_json: bool,
-    n_shown: int,
-) -> None:
-    stdout, stderr = Console(), Console(stderr=True)
-    tally = run.tally if run else Tally()
-    n_left_to_show = 0 if as_json or run else n_shown
-    reason = "it was judged in an earlier run; --retry-unscored judges it again"
-    was_stopped = False
-
-    def stop(*_: object) -> None:
-        nonlocal was_stopped
-        was_stopped = True
-        raise KeyboardInterrupt
-
-    on_interrupt = signal.signal(signal.SIGINT, stop)
-    try:
-        with counting_progress(stderr) as progress:
-            task = progress.add_task("judging", total=n_total, completed=tally.n_judged)
-            for comparison, judgment in _paired(rm, comparisons):
-                if was_stopped:  # libraries may swallow the exception
-                    raise KeyboardInterrupt
-                if run:
-                    run.add(judgment)
-                else:
-                    tally.add(judgment.user_id, judgment.outcome, is_scored=bool(judgment.chains))
-                if judgment.failures:
-                    reason = judgment.failures[0].failure.reason
-                if as_json:
-                    typer.echo(judgment.model_dump_json())
-                if n_left_to_show:
-                    show_judgment(stdout, comparison, judgment)
-                    n_left_to_show -= 1
-                progress.advance(task)
-    except BaseException:
-        if not was_stopped:  # else it is a KeyboardInterrupt, as such or wrapped by a library
-            raise
-        how = (
-            "run the same command again to continue" if run else "use --out to be able to continue"
-        )
-        stderr.print(f"stopped after {tally.n_judged} judgments; {how}", style="yellow")
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGINT, on_interrupt)
-    show_tally(stderr, tally)
-    if tally.n_judged and tally.n_unscored == tally.n_judged:
-        raise EngineError(f"no comparison could be scored; the last one: {reason}")
-
-
-def _paired(rm: PGenRM, comparisons: Iterable[Comparison]) -> Iterator[tuple[Comparison, Judgment]]:
-    """Yield every comparison with its judgment; only those under way are held."""
-    under_way: deque[Comparison] = deque()
-
-    def noted() -> Iterator[Comparison]:
-        for comparison in comparisons:
-            under_way.append(comparison)
-            yield comparison
-
-    for judgment in rm.judge(noted()):
-        yield under_way.popleft(), judgment
-
-
-class RejectedRows:
-    """The rows that were left out, written beside the output with their reasons."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.n_rows = 0
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> "RejectedRows":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-
-    def add(self, row: RejectedRow) -> None:
-        """Write one row; the file is made with the first."""
-        self._file = self._file or self.path.open("w", encoding="utf-8")
-        self._file.write(row.model_dump_json() + "\n")
-        self.n_rows += 1
-
-    def report(self) -> None:
-        """Say on stderr how many rows were left out and where they are."""
-        if self.n_rows:
-            Console(stderr=True).print(
-                f"{self.n_rows} bad rows left out, see {self.path}", style="yellow", markup=False
-            )
-
-
-def rejected_path(out: Path | None, files: Sequence[str]) -> Path:
-    """Name the file for rejected rows: beside the output, else beside the first input.
-
-    Raises:
-        InputError: it is one of the inputs.
-    """
-    first = Path(files[0])
-    beside = out or (first if first.is_file() else Path("stdin"))
-    path = beside.with_name(beside.name + ".rejected.jsonl")
-    if path in map(Path, files):
-        raise InputError(f"rejected rows would overwrite the input {path}; rename it")
-    return path
 
 
 def file_digest(path: Path | None) -> str | None:

@@ -8,10 +8,12 @@ from pgenrm.attributes.model import AttributeModel
 from pgenrm.engines.cached import CachedEngine
 from pgenrm.engines.protocol import Engine, Sampling
 from pgenrm.errors import InputError
-from pgenrm.evaluator import Evaluator
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.prompts import Template
 from pgenrm.types import Value
+
+ModelEvaluator = AttributeEvaluator | LanguageModelEvaluator
+"""Writes chains and applies rubrics."""
 
 
 class ModelOptions(Value):
@@ -65,7 +67,7 @@ def check_given(model: str, given: Iterable[str]) -> None:
             raise InputError(f"{option} has no effect on --model {model}; it needs {needed}")
 
 
-def build_evaluator(options: ModelOptions) -> Evaluator:
+def build_evaluator(options: ModelOptions) -> ModelEvaluator:
     """Build the evaluator that the options name.
 
     `attributes` (or `attributes:FILE` with a fitted population), `openai:NAME` for a server, or

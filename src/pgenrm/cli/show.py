@@ -1,16 +1,22 @@
 """How a judgment looks in a terminal."""
 
 from collections.abc import Iterable
+from typing import Final
 
+import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from pgenrm.accuracy import Tally
+from pgenrm.scaling.reliability import reliability
+from pgenrm.scaling.stopping import Stage
 from pgenrm.types import Comparison, Criterion, JudgedChain, Judgment, Outcome
 
 BAR_WIDTH = 24
+MIN_VERDICTS: Final = 100
+"""Fewer say nothing about calibration: ten to each bin of the curve."""
 OUTCOME_STYLE = {
     Outcome.CORRECT: "green",
     Outcome.WRONG: "red",
@@ -37,8 +43,9 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
         if shown.chain.criteria:
             parts += [Text(), _heading("Rubric"), _rubric(shown.chain.criteria)]
         if len(judgment.chains) > 1:
-            parts += [Text(f"(the most typical of {len(judgment.chains)} chains)", style="dim")]
+            parts += [Text(_among(judgment), style="dim")]
     parts += [Text(), _scores(comparison, judgment), Text(), _verdict(judgment)]
+    parts += _effort(judgment)
     parts += [Text(_plain(f"left out: {cut}"), style="dim") for cut in judgment.cuts]
     parts += _failures(judgment)
     title = Text(_plain(f"{judgment.id} · user {judgment.user_id}"))
@@ -46,9 +53,14 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
 
 
 def typical_chain(judgment: Judgment) -> JudgedChain:
-    """Pick the chain whose rubric shares most weight with those of the others."""
+    """Pick the chain whose rubric shares most weight with those of the others.
+
+    Among the own chains, unless there are none.
+    """
+    own = [judged for judged in judgment.chains if judged.neighbour is None]
+    chains = own or judgment.chains
     rubrics = []
-    for judged in judgment.chains:
+    for judged in chains:
         total = sum(c.weight for c in judged.chain.criteria) or 1.0
         rubrics.append({c.name: c.weight / total for c in judged.chain.criteria})
 
@@ -60,7 +72,16 @@ def typical_chain(judgment: Judgment) -> JudgedChain:
             if j != i
         )
 
-    return judgment.chains[max(range(len(rubrics)), key=shared)]
+    return chains[max(range(len(rubrics)), key=shared)]
+
+
+def _among(judgment: Judgment) -> str:
+    n_own = sum(judged.neighbour is None for judged in judgment.chains)
+    if n_own == len(judgment.chains):
+        return f"(the most typical of {n_own} chains)"
+    if n_own:
+        return f"(the most typical of {n_own} chains with the user's own history)"
+    return f"(the most typical of {len(judgment.chains)} chains with similar users' histories)"
 
 
 def _heading(text: str) -> Text:
@@ -116,12 +137,37 @@ def _verdict(judgment: Judgment) -> Text:
     else:
         text.append("unscored: no readable chain")
     if judgment.confidence is not None:
-        text.append(f", confidence {judgment.confidence:.2f}", style="not bold")
+        kind = "calibrated confidence" if judgment.is_calibrated else "confidence"
+        text.append(f", {kind} {judgment.confidence:.2f}", style="not bold")
     if judgment.order_consistency is not None:
         text.append(f", orders agree {judgment.order_consistency:.0%}", style="not bold")
     if judgment.outcome is not None:
         text.append(f"  [{judgment.outcome}]", style=OUTCOME_STYLE[judgment.outcome])
     return text
+
+
+def _effort(judgment: Judgment) -> list[RenderableType]:
+    """Say how many chains there are, whose, and whether they were settled early."""
+    similar = [(c.neighbour, c.similarity or 0.0) for c in judgment.chains if c.neighbour]
+    if not similar and judgment.is_settled is None:
+        return []
+    text = Text("Chains  ", style="bold")
+    text.append(f"{len(judgment.chains) - len(similar)} own", style="not bold")
+    if similar:
+        text.append(
+            f", {len(similar)} of similar users with {judgment.neighbour_weight:.0%} of the score",
+            style="not bold",
+        )
+    if judgment.is_settled is not None:
+        ending = "settled early" if judgment.is_settled else "undecided up to the caps"
+        text.append(f"; {ending}", style="not bold")
+    parts: list[RenderableType] = [text]
+    if similar:
+        names = ", ".join(f"{_shortened(name, 40)} ({cosine:.2f})" for name, cosine in similar)
+        outside = f"; {judgment.n_outside} from other prototypes" if judgment.n_outside else ""
+        where = f"prototype {judgment.prototype}{outside}"
+        parts.append(Text(f"  similar: {names}; {where}", style="dim"))
+    return parts
 
 
 def _failures(judgment: Judgment) -> list[RenderableType]:
@@ -135,22 +181,38 @@ def _failures(judgment: Judgment) -> list[RenderableType]:
     ]
 
 
-def show_tally(console: Console, tally: Tally) -> None:
-    """Print how many were judged and, where labels are known, how well."""
+def show_tally(console: Console, tally: Tally, caps: Stage | None = None) -> None:
+    """Print how many were judged, with how much effort, and where labels are known, how well.
+
+    Args:
+        console: where to.
+        tally: of the whole run.
+        caps: most chains per comparison, with sequential stopping.
+    """
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     unscored = f", {tally.n_unscored} unscored" if tally.n_unscored else ""
-    console.print(f"judged {tally.n_judged}{unscored}", highlight=False, soft_wrap=True)
+    say(f"judged {tally.n_judged}{unscored}")
+    if caps and tally.n_judged:
+        n_chains = np.array(sorted(tally.n_chains.elements()))
+        say(
+            f"chains per comparison: mean {n_chains.mean():.1f}, 90th percentile "
+            f"{np.quantile(n_chains, 0.9, method='inverted_cdf')} (at most {caps.m + caps.n})"
+        )
     result = tally.accuracy()
     if result is None:
         return
     decided = "-" if result.decided_accuracy is None else f"{result.decided_accuracy:.1%}"
-    console.print(
+    say(
         f"accuracy {percent(result.accuracy, result.interval)} on {result.n} labelled comparisons "
         f"of {result.n_users} users; coverage {result.coverage:.1%}, ties {result.tie}, "
-        f"unscored {result.unscored}; without ties and unscored {decided}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"unscored {result.unscored}; without ties and unscored {decided}"
     )
+    if len(tally.confidences) >= MIN_VERDICTS:
+        error = reliability(tally.confidences, tally.are_right).expected_calibration_error
+        say(f"expected calibration error {error:.1%} on {len(tally.confidences)} verdicts")
 
 
 def percent(share: float, interval: tuple[float, float] | None) -> str:
