@@ -211,7 +211,8 @@ def fit_command(
         )
         prototypes.fit(users, analyses, tell)
     prototypes.save(out)
-    options = EmbedderOptions(model=embedder, max_tokens=embed_tokens)
+    place = str(Path(embedder).resolve()) if Path(embedder).is_dir() else embedder
+    options = EmbedderOptions(model=place, max_tokens=embed_tokens)
     (out / EMBEDDER_FILE).write_text(options.model_dump_json() + "\n", "utf-8")
     stderr.print(
         f"wrote {len(prototypes.prototypes_)} prototypes of {len(prototypes.users_)} users to "
