@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 pytest.importorskip("faiss")
 pytest.importorskip("sklearn")
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgenrm.prototypes.clustering import nearest, unit
@@ -45,6 +45,7 @@ def exhaustive(
     return [(user, row, similarity) for user, (similarity, row) in order]
 
 
+@settings(deadline=None)  # threads of the search wait for a busy machine
 @given(
     st.integers(0, 10_000),
     st.integers(1, 6),

@@ -5,6 +5,7 @@ is compressed.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ except ImportError as error:
 
 
 CHUNK_ROWS: Final = 65_536
-NOBODY: Final = -1
 
 
 class Hit(NamedTuple):
@@ -61,19 +61,19 @@ class NeighbourIndex:
         """
         k, d = prototypes.shape
         self._row_user = np.asarray(row_user, np.int64)
-        self._assignment = np.asarray(assignment, np.int64)
+        assignment = np.asarray(assignment, np.int64)
         self._quantiser: Any = faiss.IndexFlatIP(d)
         self._quantiser.add(prototypes)
         self._lists: Any = faiss.IndexIVFFlat(self._quantiser, d, k, faiss.METRIC_INNER_PRODUCT)
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = np.ascontiguousarray(rows[start : start + CHUNK_ROWS], np.float32)
             ids = np.arange(start, start + len(chunk), dtype=np.int64)
-            lists = self._assignment[start : start + len(chunk)]
+            lists = assignment[start : start + len(chunk)]
             self._lists.add_core(
                 len(chunk), faiss.swig_ptr(chunk), faiss.swig_ptr(ids), faiss.swig_ptr(lists)
             )
-        self._has_members = np.bincount(self._assignment, minlength=k) > 0
-        self._most_rows = _most_rows_in_a_list(self._row_user, self._assignment)
+        self._has_members = np.bincount(assignment, minlength=k) > 0
+        self._most_rows = _most_rows_in_a_list(self._row_user, assignment)
 
     def search(
         self,
@@ -94,71 +94,63 @@ class NeighbourIndex:
             n_probe: prototypes looked into in any case.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        excluded = [NOBODY if u is None else u for u in exclude_user or [None] * len(queries)]
+        searches = [_Search(n, user) for user in exclude_user or [None] * len(queries)]
         n_probe = min(n_probe, self._quantiser.ntotal)
         order = self._quantiser.search(queries, n_probe)[1]
-        best: list[dict[int, Hit]] = [{} for _ in queries]
-        for column in order.T:
-            self._look_into(column, queries, n, best, excluded)
-        short = [i for i, found in enumerate(best) if len(found) < n]
+        for lists in order.T:
+            self._look_into(lists, queries, searches)
+        short = [i for i, search in enumerate(searches) if len(search.best) < n]
         if short:
-            self._look_further(short, n_probe, queries, n, best, excluded)
+            everything = self._quantiser.search(queries[short], self._quantiser.ntotal)[1]
+            for i, lists in zip(short, everything[:, n_probe:], strict=True):
+                self._look_further(lists, queries[i : i + 1], searches[i])
         return [
-            Hits(
-                int(lists[0]),
-                sorted(found.values(), key=lambda hit: (-hit.similarity, hit.row))[:n],
-            )
-            for lists, found in zip(order, best, strict=True)
+            Hits(int(lists[0]), search.found())
+            for lists, search in zip(order, searches, strict=True)
         ]
 
-    def _look_further(
-        self,
-        short: list[int],
-        n_probe: int,
-        queries: Floats,
-        n: int,
-        best: list[dict[int, Hit]],
-        excluded: list[int],
-    ) -> None:
-        """Look into further prototypes for the queries that are short of users."""
-        order = self._quantiser.search(queries[short], self._quantiser.ntotal)[1]
-        for i, lists in zip(short, order, strict=True):
-            further = lists[n_probe:]
-            for one in further[self._has_members[further]]:
-                if len(best[i]) >= n:
-                    break
-                self._look_into(
-                    np.array([one]), queries[i : i + 1], n, best[i : i + 1], excluded[i : i + 1]
-                )
+    def _look_further(self, lists: Ints, query: Floats, search: "_Search") -> None:
+        """Look into one list after the other until there are enough users."""
+        for one in lists[self._has_members[lists]]:
+            if len(search.best) >= search.n:
+                return
+            self._look_into(np.array([one]), query, [search])
 
-    def _look_into(
-        self,
-        lists: Ints,
-        queries: Floats,
-        n: int,
-        best: list[dict[int, Hit]],
-        excluded: list[int],
-    ) -> None:
-        """Add to `best` what list i holds for query i.
+    def _look_into(self, lists: Ints, queries: Floats, searches: Sequence["_Search"]) -> None:
+        """Note what list i holds for query i.
 
         A user has at most `_most_rows` rows in a list, so that so many times n + 1 rows hold n
         users beside the excluded one.
         """
-        n_rows = (n + 1) * self._most_rows
+        n_rows = (searches[0].n + 1) * self._most_rows
         nearness = np.zeros((len(queries), 1), np.float32)
-        similarities, rows = self._lists.search_preassigned(
-            queries, n_rows, np.asarray(lists)[:, None], nearness
-        )
-        for i, (similar, found) in enumerate(
-            zip(similarities.tolist(), rows.tolist(), strict=True)
+        found = self._lists.search_preassigned(queries, n_rows, lists[:, None], nearness)
+        for search, prototype, similarities, rows in zip(
+            searches, lists.tolist(), *(part.tolist() for part in found), strict=True
         ):
-            for similarity, row in zip(similar, found, strict=True):
+            for similarity, row in zip(similarities, rows, strict=True):
                 if row < 0:  # the list is at its end
                     break
                 user = int(self._row_user[row])
-                known = best[i].get(user)
-                if user != excluded[i] and (known is None or similarity > known.similarity):
-                    best[i][user] = Hit(user, row, min(similarity, 1.0), int(lists[i]))
+                search.note(Hit(user, row, min(similarity, 1.0), prototype))
+
+
+@dataclass
+class _Search:
+    """A query under way."""
+
+    n: int
+    excluded: int | None
+    best: dict[int, Hit] = field(default_factory=dict)
+    """By user."""
+
+    def note(self, hit: Hit) -> None:
+        known = self.best.get(hit.user)
+        if hit.user != self.excluded and (known is None or hit.similarity > known.similarity):
+            self.best[hit.user] = hit
+
+    def found(self) -> list[Hit]:
+        return sorted(self.best.values(), key=lambda hit: (-hit.similarity, hit.row))[: self.n]
 
 
 def _most_rows_in_a_list(row_user: Ints, assignment: Ints) -> int:
