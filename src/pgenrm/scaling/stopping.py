@@ -141,6 +141,9 @@ class StoppingRule(Value):
             user_ids: [b].
             aggregator: the one that will be used.
         """
+        users, of_user = np.unique(np.asarray(user_ids), return_inverse=True)
+        if len(self.stages) == 1:  # nothing can stop early
+            return self.model_copy(update={"threshold": 0.0, "n_users": len(users)})
         at_caps = aggregator.combine(evidence.first(self.stages[-1].m, self.stages[-1].n))
         parts = [evidence.first(stage.m, stage.n) for stage in self.stages[:-1]]
         combined = [aggregator.combine(part) for part in parts]
@@ -149,7 +152,6 @@ class StoppingRule(Value):
         rule = self.model_copy(update={"outlooks": outlooks})
         expected = np.array([rule.expected_loss(i, *look) for i, look in enumerate(looks)])
         lost = np.array([_lost(now, at_caps) for now in combined])
-        users, of_user = np.unique(np.asarray(user_ids), return_inverse=True)
         threshold = 0.0
         for candidate in THRESHOLDS:
             loss = _loss_when_stopped(expected, lost, candidate)
@@ -215,16 +217,19 @@ def _against_others(scores: Floats, choice: Ints) -> Floats:
 
 
 def _gaps_by_order(evidence: Evidence, combined: Combined, choice: Ints) -> list[Floats]:
-    """Return for all chains, and for own chains of each order alone, the choice's lead [b]."""
+    """Return the choice's lead [b] for all chains, and for own chains of each order alone.
+
+    NaN where an order has none.
+    """
     gaps = [_against_others(combined.scores, choice)]
     overall = pooled(evidence.own, combined.own_weights)
     part = (1 - combined.neighbour_weight)[:, None]
-    for r in range(int(evidence.own.order.max(initial=-1)) + 1):
+    for r in range(int(evidence.n_responses.max(initial=0))):
         weights = combined.own_weights * (evidence.own.order == r)
         with np.errstate(invalid="ignore"):
             moved = combined.scores + part * (pooled(evidence.own, weights) - overall)
         lead = _against_others(moved, choice)
-        gaps.append(np.where(weights.any(axis=1), lead, gaps[0]))
+        gaps.append(np.where(r < evidence.n_responses, lead, gaps[0]))
     return gaps
 
 
