@@ -130,7 +130,8 @@ def test_a_chain_tells_past_choices_wishes_profile_and_measured_reasons() -> Non
     chain = chains(answer)[0]
     assert "3 words over 120 words" in chain.preferences
     assert "Stated wishes about form: answers sober, without jokes or emoji." in chain.preferences
-    assert "Profile for a technical query: wants answers" in chain.preferences
+    assert chain.preferences.startswith("Wants answers ")
+    assert "This is for a technical query;" in chain.preferences
     reasons = {rating.reason for row in chain.ratings for rating in row if rating}
     assert {"3 words", "120 words"} <= reasons
 

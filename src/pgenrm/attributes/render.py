@@ -5,7 +5,8 @@ The rubric takes the attributes that matter most between these responses: those 
 for all criteria, so that the weighted total is the sampled utility of the shown criteria on another
 scale, up to rounding. Ratings are relative to the middle of the responses shown, whatever their
 order; a single response is rated against an ordinary answer. The preference modelling says first
-who the user is and then why, since embedding models read the start of a text or weigh all of it.
+what the user wants and then where and why: embeddings of the first clause tell users apart by
+taste, those of the whole text by scenario.
 """
 
 from collections.abc import Sequence
@@ -124,8 +125,9 @@ class Renderer:
         return EvaluationChain.model_validate(
             {
                 "preferences": (
-                    f"Profile for {_SITUATIONS[self._scenario]}: wants answers {wishes}.\n"
-                    "Between these responses that comes down to "
+                    f"Wants answers {wishes}.\n"
+                    f"This is for {_SITUATIONS[self._scenario]}; "
+                    "between these responses it comes down to "
                     f"{', '.join([_NAMES[k] for k in shown])}.\n"
                     f"{self._grounds}"
                 ),
