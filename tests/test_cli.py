@@ -207,7 +207,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         (["-"], "standard input can be read once only"),
         (["--model", "attributes:none.json"], "none.json cannot be read"),
         (["--retry-unscored"], "--retry-unscored needs --out"),
-        (["-m", "0"], "Invalid value for '-m'"),
+        (["-m", "-1"], "Invalid value for '-m'"),
         (["none.jsonl"], "none.jsonl cannot be read"),
     ],
 )

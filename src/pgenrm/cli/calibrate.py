@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm.cli.progress import counting_progress
+from pgenrm.cli.scaling import ERROR
 from pgenrm.errors import InputError
 from pgenrm.runs import read_judgments
 from pgenrm.scaling.aggregate import ChainScale
@@ -55,8 +56,8 @@ def calibrate_command(
         ),
     ],
     error: Annotated[
-        float, typer.Option(help="Share of verdicts that --adaptive may change.")
-    ] = 0.02,
+        float, typer.Option(help="Share of right verdicts that --adaptive may cost.")
+    ] = ERROR,
     scale: Annotated[
         ChainScale,
         typer.Option(help="common puts every chain's scores on one scale before averaging."),
@@ -79,7 +80,7 @@ def calibrate_command(
     then: pgenrm calibrate runs/validation.jsonl --out DIR/calibration.json
     """
     if not 0 < error < 1:
-        raise InputError(f"--error {error}: use a share between 0 and 1, e.g. 0.02")
+        raise InputError(f"--error {error}: use a share between 0 and 1, e.g. {ERROR}")
     if plot:
         from pgenrm.cli.reliability_plot import reliability_figure
     with counting_progress(Console(stderr=True)) as bars:
@@ -191,11 +192,11 @@ def stopping_in_words(rule: StoppingRule) -> str:
         return f"{at_caps} leaves nothing to stop early"
     if rule.threshold == 0:
         return (
-            f"--adaptive never stops before {at_caps}: {rule.n_users} users do not show that less "
-            f"changes at most {rule.error:.1%} of the verdicts"
+            f"--adaptive goes on to {at_caps}: {rule.n_users} users do not show that stopping "
+            f"earlier costs at most {rule.error:.1%} of the right verdicts"
         )
     return (
-        f"--adaptive stops when the chance of another verdict at {at_caps} is at most "
-        f"{rule.threshold:.1%}; on {rule.n_users} users this changes at most {rule.error:.1%} of "
-        f"the verdicts, with {CONFIDENCE:.0%} confidence"
+        f"--adaptive stops where going on to {at_caps} would gain at most {rule.threshold:.1%}; "
+        f"over all comparisons this costs at most {rule.error:.1%} of the right verdicts, shown "
+        f"on {rule.n_users} users with {CONFIDENCE:.0%} confidence"
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from pgenrm.cli.judging import judge_all
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
 from pgenrm.cli.rejected import RejectedRows, rejected_path
-from pgenrm.cli.scaling import AggregatorName, ScalingOptions, build_scaling, check_scaling
+from pgenrm.cli.scaling import ERROR, AggregatorName, ScalingOptions, build_scaling, check_scaling
 from pgenrm.engines.protocol import Sampling, StructuredOutput
 from pgenrm.errors import InputError
 from pgenrm.judge import PGenRM
@@ -202,16 +202,16 @@ def judge_command(
         bool,
         typer.Option(
             "--adaptive",
-            help="Draw 2, 4, 8, ... chains and stop when more would not change the verdict; -m and "
-            "-n are the caps.",
+            help="Draw 2, 4, 8, ... chains and stop when more are not worth it; -m and -n are the "
+            "caps.",
             rich_help_panel=EFFORT,
         ),
     ] = False,
     error: Annotated[
         float | None,
         typer.Option(
-            help="Share of verdicts that may differ from those at the caps. Default: 0.02, or as "
-            "calibrated.",
+            help="Share of right verdicts that stopping early may cost, against the caps. Default: "
+            f"{ERROR}, or as calibrated.",
             show_default=False,
             rich_help_panel=EFFORT,
         ),

@@ -1,25 +1,41 @@
 """The reliability curve as a picture."""
 
-import matplotlib  # behind pgenrm.prototypes.plots, which names the extra where it is missing
-from matplotlib.figure import Figure
+from scipy.stats import binomtest
 
+from pgenrm.errors import MissingExtraError
 from pgenrm.prototypes.plots import BLUE, DASHED, GREY, STYLE
 from pgenrm.scaling.reliability import Reliability
+
+try:
+    import matplotlib
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise MissingExtraError("prototypes", "drawing the reliability curve") from error
 
 
 @matplotlib.rc_context(STYLE)
 def reliability_figure(curve: Reliability) -> Figure:
-    """Draw accuracy against confidence, a dot per bin with its area as its size."""
+    """Draw accuracy against confidence, a dot per bin with its 95 % interval."""
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
-    low = min(*(min(b.confidence, b.accuracy) for b in curve.bins), 0.5)
+    intervals = [
+        binomtest(round(b.accuracy * b.n), b.n).proportion_ci(method="wilson") for b in curve.bins
+    ]
+    low = min(0.5, *(interval.low for interval in intervals))
     axes.plot([low, 1], [low, 1], color=GREY, linestyle=DASHED, label="perfectly calibrated")
-    axes.plot(
+    axes.errorbar(
         [b.confidence for b in curve.bins],
         [b.accuracy for b in curve.bins],
+        [
+            [b.accuracy - i.low for b, i in zip(curve.bins, intervals, strict=True)],
+            [i.high - b.accuracy for b, i in zip(curve.bins, intervals, strict=True)],
+        ],
         color=BLUE,
+        ecolor=BLUE,
+        elinewidth=1,
         marker="o",
-        label=f"verdicts, {curve.bins[0].n:,} to a dot",
+        linestyle="none",
+        label=f"{curve.bins[0].n:,} verdicts each, with 95 % interval",
     )
     axes.set_xlabel("confidence")
     axes.set_ylabel("share of verdicts that were right")
@@ -27,5 +43,5 @@ def reliability_figure(curve: Reliability) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:.0%}")
     axes.set_aspect("equal")
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower right")
     return figure

@@ -20,7 +20,7 @@ from pgenrm.types import Value
 M: Final = 8
 CAPS: Final = (16, 8)
 """Most own and neighbours' chains with --adaptive; the largest setting of the paper."""
-ERROR: Final = 0.02
+ERROR: Final[float] = StoppingRule.model_fields["error"].default
 MIN_ADAPTIVE_M: Final = 3
 """The first round takes 2 own chains; with no more there is nothing to stop."""
 CALIBRATION_FILE: Final = "calibration.json"
@@ -200,7 +200,7 @@ def _stopping(
         fitted = calibration.stopping
         if fitted.stages == stages and options.error in (None, fitted.error):
             return fitted
-    return StoppingRule(stages=stages, error=options.error or ERROR)
+    return StoppingRule(stages=stages, error=ERROR if options.error is None else options.error)
 
 
 def _fingerprint(value: Value) -> str:

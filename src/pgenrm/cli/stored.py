@@ -67,7 +67,9 @@ def open_prototypes(
     """
     from pgenrm.prototypes.embedder import SentenceTransformerEmbedder
     from pgenrm.prototypes.store import Prototypes
+    from pgenrm.prototypes.store_files import read_manifest
 
+    read_manifest(directory)  # a wrong directory is no reason to ask for an embedder
     path = directory / EMBEDDER_FILE
     if path.exists():
         ((_, options),) = read_values(path, EmbedderOptions)
