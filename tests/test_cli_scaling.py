@@ -289,13 +289,16 @@ def test_runs_that_cannot_be_calibrated_on_say_why(
     other = tmp_path / "other.jsonl"
     renamed = Judgment.model_validate_json(lines[0]).model_copy(update={"evaluator": "other"})
     other.write_text(renamed.model_dump_json() + "\n", "utf-8")
-    for paths, reason in [
+    cases: list[tuple[list[object], str]] = [
         ([few], "3 users with scored and labelled comparisons; 40 are needed"),
         ([early], "was judged with sequential stopping"),
         ([validation, other], "several evaluators (attributes, other)"),
         ([tmp_path / "none.jsonl"], "none.jsonl is not a file"),
-    ]:
-        done = pgenrm("calibrate", *paths, "--out", tmp_path / "calibration.json")
+        ([validation, "--plot", "curve.txt"], "end the name in .png, .svg, .pdf"),
+        ([validation, "--error", 0], "use a share between 0 and 1"),
+    ]
+    for args, reason in cases:
+        done = pgenrm("calibrate", *args, "--out", tmp_path / "calibration.json")
         assert done.code == 2
         assert reason in done.err
     assert not (tmp_path / "calibration.json").exists()
@@ -367,7 +370,7 @@ def test_every_fitted_weight_has_words_and_one_that_did_not_move_has_none() -> N
 
 def test_a_stopping_rule_is_told_in_words() -> None:
     rule = StoppingRule(stages=rounds(8, 4), error=0.01, threshold=0.03, n_users=50)
-    assert "would gain at most 3.0%" in stopping_in_words(rule)
+    assert "would gain at most 3.00%" in stopping_in_words(rule)
     assert "goes on to -m 8 -n 4" in stopping_in_words(rule.model_copy(update={"threshold": 0.0}))
     assert "nothing to stop" in stopping_in_words(StoppingRule(stages=rounds(2, 0)))
 

@@ -20,6 +20,7 @@ from pgenrm.scaling.shrinkage import SIMILARITY_UNIT, ShrinkageWeights
 from pgenrm.scaling.stopping import CONFIDENCE, StoppingRule
 from pgenrm.types import Judgment
 
+PICTURES = (".png", ".svg", ".pdf")
 BAR_WIDTH = 30
 ABOUT_ONE = 0.05
 """A factor this close to 1 makes no difference worth a line."""
@@ -81,7 +82,12 @@ def calibrate_command(
     """
     if not 0 < error < 1:
         raise InputError(f"--error {error}: use a share between 0 and 1, e.g. {ERROR}")
+    for path in runs:
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; name what `pgenrm judge --out` wrote")
     if plot:
+        if plot.suffix not in PICTURES:
+            raise InputError(f"--plot {plot}: end the name in {', '.join(PICTURES)}")
         from pgenrm.cli.reliability_plot import reliability_figure
     with counting_progress(Console(stderr=True)) as bars:
         reading = bars.add_task("reading judgments", total=None)
@@ -104,8 +110,6 @@ def calibrate_command(
 
 def _judgments(runs: Sequence[Path], on_read: Callable[[], None]) -> Iterator[Judgment]:
     for path in runs:
-        if not path.is_file():
-            raise InputError(f"{path} is not a file; name what `pgenrm judge --out` wrote")
         for judgment in read_judgments(path):
             on_read()
             yield judgment
@@ -117,27 +121,25 @@ def _judgments(runs: Sequence[Path], on_read: Callable[[], None]) -> Iterator[Ju
 def show_calibration(console: Console, calibration: Calibration) -> None:
     """Print what was learnt: neighbours' share, weights, reliability, when sampling stops."""
     weights, caps = calibration.weights, calibration.stopping.stages[-1]
-    lines = [
-        f"fitted on {weights.n_comparisons:,} comparisons of {weights.n_users:,} users with "
-        f"{caps.m} own and {caps.n} neighbours' chains by {calibration.evaluator}"
-    ]
-    _say(console, lines)
-    if caps.n:
-        console.print(_history_table(calibration.by_history))
-        _say(console, weights_in_words(weights))
-    console.print(_reliability_table(calibration.reliability))
     curve = calibration.reliability
     _say(
         console,
-        [
-            f"expected calibration error {curve.expected_calibration_error:.1%}, log score "
-            f"{curve.log_score:.3f} nats; on half of the users, with weights fitted on the others",
-            stopping_in_words(calibration.stopping),
-        ],
+        f"fitted on {weights.n_comparisons:,} comparisons of {weights.n_users:,} users with "
+        f"{caps.m} own and {caps.n} neighbours' chains by {calibration.evaluator}",
+    )
+    if caps.n:
+        console.print(_history_table(calibration.by_history))
+        _say(console, *weights_in_words(weights))
+    console.print(_reliability_table(curve))
+    _say(
+        console,
+        f"expected calibration error {curve.expected_calibration_error:.1%}, log score "
+        f"{curve.log_score:.3f} nats; on half of the users, with weights fitted on the others",
+        stopping_in_words(calibration.stopping),
     )
 
 
-def _say(console: Console, lines: Sequence[str]) -> None:
+def _say(console: Console, *lines: str) -> None:
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -188,15 +190,15 @@ def stopping_in_words(rule: StoppingRule) -> str:
     """Say when sampling stops, and how that is known."""
     caps = rule.stages[-1]
     at_caps = f"-m {caps.m} -n {caps.n}"
-    if rule.threshold is None:
+    if rule.threshold is None or len(rule.stages) == 1:
         return f"{at_caps} leaves nothing to stop early"
     if rule.threshold == 0:
         return (
             f"--adaptive goes on to {at_caps}: {rule.n_users} users do not show that stopping "
-            f"earlier costs at most {rule.error:.1%} of the right verdicts"
+            f"earlier costs at most {rule.error:.2%} of the right verdicts"
         )
     return (
-        f"--adaptive stops where going on to {at_caps} would gain at most {rule.threshold:.1%}; "
-        f"over all comparisons this costs at most {rule.error:.1%} of the right verdicts, shown "
+        f"--adaptive stops where going on to {at_caps} would gain at most {rule.threshold:.2%}; "
+        f"over all comparisons this costs at most {rule.error:.2%} of the right verdicts, shown "
         f"on {rule.n_users} users with {CONFIDENCE:.0%} confidence"
     )

@@ -16,13 +16,12 @@ except ImportError as error:
 @matplotlib.rc_context(STYLE)
 def reliability_figure(curve: Reliability) -> Figure:
     """Draw accuracy against confidence, a dot per bin with its 95 % interval."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
     axes = figure.subplots()
     intervals = [
         binomtest(round(b.accuracy * b.n), b.n).proportion_ci(method="wilson") for b in curve.bins
     ]
-    low = min(0.5, *(interval.low for interval in intervals))
-    axes.plot([low, 1], [low, 1], color=GREY, linestyle=DASHED, label="perfectly calibrated")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=DASHED, label="perfectly calibrated")
     axes.errorbar(
         [b.confidence for b in curve.bins],
         [b.accuracy for b in curve.bins],
@@ -42,6 +41,7 @@ def reliability_figure(curve: Reliability) -> Figure:
     axes.set_title(f"Expected calibration error {curve.expected_calibration_error:.1%}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:.0%}")
-    axes.set_aspect("equal")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_xlim(min(0.5, curve.bins[0].confidence) - 0.02, 1.02)
+    axes.set_ylim(0, 1.02)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
