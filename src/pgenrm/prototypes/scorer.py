@@ -91,13 +91,13 @@ class PreferenceScorer(nn.Module):
             shown: bool [b, h]; a pair without any history has the history term 0.
         """
         seen = readings[history]
-        by_query = torch.einsum("bhd,bd->bh", seen, query)
+        # Both products with o_tau in one: with the query, and with W_s^T (y+ - y-).
+        by_query, pull = (seen @ torch.stack([query, difference @ self.W_s], dim=2)).unbind(dim=2)
         by_prototype = (readings @ prototypes.T)[history]
         logits = (by_query[..., None] + self.rho * by_prototype) / query.shape[1] ** 0.5
         hidden = ~shown[..., None]
         # The lowest finite number: with -inf, a history without any choice would give NaN.
         weights = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).softmax(dim=1)
-        pull = torch.einsum("bhd,bd->bh", seen, difference @ self.W_s)
         from_history = torch.einsum("bhk,bh->bk", weights.masked_fill(hidden, 0.0), pull)
         from_query = ((query @ self.W_q.T) * difference).sum(dim=1, keepdim=True)
         return (
