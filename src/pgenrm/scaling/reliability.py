@@ -39,8 +39,8 @@ def reliability(
     Raises:
         ValueError: there is none.
 
-    >>> reliability([0.9, 0.9], [True, False]).expected_calibration_error
-    0.4
+    >>> reliability([0.9, 0.9], [True, True]).expected_calibration_error
+    0.1
     """
     confidence = np.asarray(confidences, dtype=float)
     right = np.asarray(is_right, dtype=float)
