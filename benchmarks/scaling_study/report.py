@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.scaling_study import jobs, pictures, setting
-from benchmarks.scaling_study.gather import Judged
+from benchmarks.scaling_study.gather import Job, Judged
 from benchmarks.scaling_study.tables import (
     FIXED,
     LADDER,
@@ -68,12 +68,13 @@ def write(out: Path, n_test: int, docs: Path, say: Say) -> None:
     parts["calibration"] = _calibration(study)
     say("prototypes, controls, calibration")
     parts["run"] = (
-        f"{datetime.now(UTC):%Y-%m-%d}, `python -m benchmarks.scaling_study --comparisons {n_test}`: "
-        f"test world seed {setting.TEST_SEED}, validation world seed {setting.VALIDATION_SEED}, judge "
-        f"seed {setting.JUDGE_SEED}; {n_test} comparisons of {_n_users(study)} unseen users, "
-        f"{setting.N_VALIDATION} validation comparisons, {setting.N_STORED} stored users with 12 past "
-        "choices each. Accuracy in percent with its 95 % interval (bootstrap over users); ties and "
-        "unscored comparisons count as wrong; coverage 100 %."
+        f"{datetime.now(UTC):%Y-%m-%d}, `python -m benchmarks.scaling_study "
+        f"--comparisons {n_test}`."
+        f"\nTest world seed {setting.TEST_SEED}, validation world seed {setting.VALIDATION_SEED}, "
+        f"judge seed {setting.JUDGE_SEED}; {n_test} comparisons of {_n_users(study)} unseen users, "
+        f"{setting.N_VALIDATION}\nvalidation comparisons, {setting.N_STORED} stored users with 12 "
+        "past choices each. Accuracy in percent with its\n95 % interval (bootstrap over users); "
+        "ties and unscored comparisons count as wrong; coverage 100 %."
     )
     _rewrite(docs / "scaling.md", parts)
     (out / "numbers.json").write_text(
@@ -270,7 +271,7 @@ def _sweep(study: Study) -> _Sweep:
     return sweep
 
 
-def _at(k: int) -> jobs.Job:
+def _at(k: int) -> Job:
     return jobs.refined_as("refined") if k == setting.TRUE_K else jobs.at_k(k)
 
 
