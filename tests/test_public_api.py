@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 import pgenrm
+import pgenrm.prototypes
 from pgenrm.types import Value
 
 RECORD = Path(__file__).parent / "golden" / "public_api.txt"
@@ -40,6 +43,17 @@ def described() -> str:
 
 def test_the_public_interface_is_as_recorded() -> None:
     assert described() == RECORD.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", pgenrm.prototypes.__all__)
+def test_names_of_prototypes_are_found_where_they_are_defined(name: str) -> None:
+    pytest.importorskip("faiss")
+    pytest.importorskip("torch")
+    assert getattr(pgenrm.prototypes, name).__name__ == name
+
+
+def test_a_name_that_prototypes_lack_is_no_attribute() -> None:
+    assert not hasattr(pgenrm.prototypes, "Prototype")
 
 
 if __name__ == "__main__":

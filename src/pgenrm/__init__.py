@@ -1,7 +1,8 @@
 """Personalised generative reward models: judge responses for one user, with reasons.
 
 The names below are the core. `pgenrm.chain` has `parse` and `format`; engines are imported from
-their modules (`pgenrm.engines.openai`, `pgenrm.engines.local`), since each needs an extra.
+their modules (`pgenrm.engines.openai`, `pgenrm.engines.local`) and user prototypes from
+`pgenrm.prototypes`, since each needs an extra.
 """
 
 from pgenrm.accuracy import Accuracy, accuracy
@@ -10,10 +11,14 @@ from pgenrm.attributes.model import AttributeModel
 from pgenrm.engines.protocol import Engine, Sampling
 from pgenrm.errors import FormatError, InputError, PgenrmError
 from pgenrm.evaluator import Evaluator
-from pgenrm.judge import PGenRM
+from pgenrm.judge import PGenRM, RubricCheck
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.prompts import Template
 from pgenrm.rows import read_comparisons
+from pgenrm.scaling.aggregate import PaperAggregator
+from pgenrm.scaling.calibration import Calibration, calibrate
+from pgenrm.scaling.shrinkage import Shrinkage
+from pgenrm.scaling.stopping import StoppingRule
 from pgenrm.types import (
     Comparison,
     Criterion,
@@ -31,6 +36,7 @@ __all__ = [
     "Accuracy",
     "AttributeEvaluator",
     "AttributeModel",
+    "Calibration",
     "Comparison",
     "Criterion",
     "Engine",
@@ -43,11 +49,16 @@ __all__ = [
     "Message",
     "Outcome",
     "PGenRM",
+    "PaperAggregator",
     "PgenrmError",
     "Preference",
+    "RubricCheck",
     "Sampling",
+    "Shrinkage",
+    "StoppingRule",
     "Template",
     "User",
     "accuracy",
+    "calibrate",
     "read_comparisons",
 ]
