@@ -431,8 +431,9 @@ class Judgment(Value):
     choice. Otherwise how sure it is that more chains of the same kind would not change the choice,
     low where a presentation order that was asked for gave no readable chain."""
     order_consistency: float | None
-    """Share of the presentation orders whose own chains, pooled, make the same choice; None when
-    there is no choice or fewer than two orders were scored."""
+    """Share of the presentation orders whose own chains, pooled, make the same choice (neighbours'
+    chains where there are no own); None when there is no choice or fewer than two orders were
+    scored."""
     chains: tuple[JudgedChain, ...]
     failures: tuple[FailedChain, ...]
     n_prompt_tokens: int

@@ -23,8 +23,10 @@ from pgenrm.scaling.stopping import StoppingRule, rounds
 from pgenrm.seeding import rng
 from pgenrm.types import Judgment, Value
 
-N_PARTS: Final = 4
-"""How often every comparison stands in the fit, each time with another number of chains."""
+MAX_PARTS: Final = 4
+N_FITTED: Final = 4000
+"""Every comparison stands in the fit up to four times, each time with another number of chains, as
+long as that makes no more than 4,000 in all."""
 MIN_USERS: Final = 40
 """Fewer users than this settle neither the weights nor an error level."""
 
@@ -113,9 +115,17 @@ def calibrate(
     evidence, labels, user_ids = evidence_of(known.records), known.labels, known.user_ids
     m, n = known.m, known.n
     in_half = np.isin(np.array(user_ids), _half(users, seed))
-    half = _fitted(evidence, labels, user_ids, in_half, (m, n), scale, seed)
-    weights = _fitted(
-        evidence, labels, user_ids, np.ones_like(in_half), (m, n), scale, seed, progress
+    first = np.flatnonzero(in_half)
+    half = fit_weights(
+        evidence[first],
+        [labels[i] for i in first.tolist()],
+        [user_ids[i] for i in first.tolist()],
+        caps=(m, n),
+        scale=scale,
+        seed=seed,
+    )
+    weights = fit_weights(
+        evidence, labels, user_ids, caps=(m, n), scale=scale, seed=seed, progress=progress
     )
     rule = StoppingRule(stages=rounds(m, n), error=error)
     return Calibration(
@@ -161,25 +171,35 @@ def _half(users: Sequence[str], seed: int) -> list[str]:
     return [users[i] for i in shuffled[: len(users) // 2]]
 
 
-def _fitted(
+def fit_weights(
     evidence: Evidence,
     labels: Sequence[int],
     user_ids: Sequence[str],
-    rows: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    caps: tuple[int, int],
-    scale: ChainScale,
-    seed: int,
+    *,
+    caps: tuple[int, int] | None = None,
+    scale: ChainScale = ChainScale.RAW,
+    seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Shrinkage:
-    chosen = np.flatnonzero(rows)
-    whole = evidence[chosen]
-    designs = _designs(*caps)
-    which = rng("calibration parts", seed).integers(len(designs), size=(N_PARTS, len(chosen)))
+    """Fit the aggregator on parts of the chains, few and many, with and without neighbours.
+
+    Args:
+        evidence: of validation users, all chains.
+        labels: [b], the preferred responses.
+        user_ids: [b].
+        caps: the m and n that were asked for; None takes the most readable chains of a comparison.
+        scale: what is done to a chain's scores before averaging.
+        seed: which part of its chains a comparison is shown with.
+        progress: called with the log score after every step.
+    """
+    designs = _designs(*(caps or _most(evidence)))
+    n_parts = max(1, min(MAX_PARTS, N_FITTED // max(len(evidence), 1)))
+    which = rng("calibration parts", seed).integers(len(designs), size=(n_parts, len(evidence)))
     parts, of_row = [], []
     for number, (m, n) in enumerate(designs):
-        for repeat in range(N_PARTS):
+        for repeat in range(n_parts):
             here = np.flatnonzero(which[repeat] == number)
-            parts.append(whole[here].first(m, n))
+            parts.append(evidence[here].first(m, n))
             of_row.append(here)
     order: Ints = np.concatenate(of_row)
     together = concatenated(parts)
@@ -187,18 +207,23 @@ def _fitted(
     readable = n_chains > 0
     return Shrinkage(scale=scale).fit(
         together[readable],
-        [labels[i] for i in chosen[order[readable]].tolist()],
-        n_users=len({user_ids[i] for i in chosen.tolist()}),
-        n_parts=N_PARTS,
+        [labels[i] for i in order[readable].tolist()],
+        n_users=len(set(user_ids)),
+        n_parts=n_parts,
         progress=progress,
     )
+
+
+def _most(evidence: Evidence) -> tuple[int, int]:
+    own, neighbours = evidence.own.present.sum(axis=1), evidence.neighbours.present.sum(axis=1)
+    return int(own.max(initial=0)), int(neighbours.max(initial=0))
 
 
 def _designs(m: int, n: int) -> list[tuple[int, int]]:
     """Return the numbers of chains that the fit sees: few and many, with and without neighbours."""
     own = sorted({min(size, m) for size in (1, 2, 4, 8, 16, m)} - {0})
     brought = sorted({min(size, n) for size in (4, 8, 16, n)} - {0})
-    designs = [(size, 0) for size in own] + [(0, size) for size in brought[-1:]]
+    designs = [(size, 0) for size in own] + [(0, size) for size in brought]
     return designs + [(a, b) for a in own if a > 1 for b in brought]
 
 

@@ -32,8 +32,8 @@ from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled, squares_wi
 from pgenrm.types import Value
 
 PRIOR_SD = 2.0
-"""Of every weight around its default, in its own units; the data of some hundred comparisons
-outweigh it."""
+"""Of every weight around its default, in its own units: wide, it only keeps weights finite that the
+data say nothing about."""
 SIMILARITY_UNIT = 0.1
 """Cosines of analyses lie close together: similarity counts in tenths below 1."""
 TYPICAL_NUMBER = 8

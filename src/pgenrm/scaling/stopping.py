@@ -9,14 +9,15 @@ every presentation order alone in their place. A difference that is close at the
 worth chains, one that may turn clearly is.
 
 Guarantee. `fit` takes, among thresholds from strict to loose, the last one for which the mean loss
-over validation users is at most `error` with 95 % confidence; the thresholds are tested in this
-order and the first failure ends it, so that no correction for several tests is needed
-(fixed-sequence testing, as in "learn then test", Angelopoulos et al. 2021). It then holds for new
-users, on average over their comparisons, if they are exchangeable with the validation users and
-judged by the same evaluator with as much history; if there are enough validation users for a
-t-interval; and as far as the probabilities at the caps are calibrated. It says nothing about
-whether the verdict at the caps is right. Without validation users the threshold is `error` itself
-and all rests on the normal model with its default numbers.
+over validation users is at most `error` with 95 % confidence, and the mean predicted loss too; the
+thresholds are tested in this order and the first failure ends it, so that no correction for several
+tests is needed (fixed-sequence testing, as in "learn then test", Angelopoulos et al. 2021). It then
+holds for new users, on average over their comparisons, if they are exchangeable with the validation
+users and judged by the same evaluator with as much history; as far as the probabilities at the caps
+are calibrated; and if there are enough validation users for a t-interval: most losses are 0, so
+with few users it is too narrow, and only the predicted loss holds the threshold down. It says
+nothing about whether the verdict at the caps is right. Without validation users the threshold is
+`error` itself and all rests on the normal model with its default numbers.
 """
 
 from collections.abc import Sequence
@@ -155,8 +156,9 @@ class StoppingRule(Value):
         threshold = 0.0
         for candidate in THRESHOLDS:
             loss = _loss_when_stopped(expected, lost, candidate)
+            predicted = _loss_when_stopped(expected, expected, candidate)
             by_user = np.bincount(of_user, loss) / np.bincount(of_user)
-            if _upper_bound(by_user) > self.error:
+            if max(_upper_bound(by_user), float(predicted.mean())) > self.error:
                 break
             threshold = candidate
         return rule.model_copy(update={"threshold": threshold, "n_users": len(users)})
