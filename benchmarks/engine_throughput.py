@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from pgenrm.chain import format as format_chain
 from pgenrm.engines.openai import OpenAIEngine
+from pgenrm.evaluator import Evaluator
 from pgenrm.judge import PGenRM
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.seeding import rng
@@ -170,9 +172,9 @@ def serve(pipe: Connection, n_slots: int, latency_s: float, ignores_n: bool) -> 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of asking for the samples."""
+    """One way of judging."""
 
-    samples_per_call: str
+    case: str
     n_calls: int
     n_chains: int
     n_failures: int
@@ -184,7 +186,15 @@ class Measured:
     client_cpu_ms_per_call: float
 
 
-def measure(options: argparse.Namespace, ignores_n: bool) -> Measured:
+def measure(
+    case: str,
+    judge_with: Callable[[Evaluator], PGenRM],
+    comparisons: Iterable[Comparison],
+    options: argparse.Namespace,
+    *,
+    ignores_n: bool = False,
+) -> Measured:
+    """Judge through a server of its own with the options of `server_options`."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     latency_s = options.latency_ms / 1000
@@ -197,23 +207,24 @@ def measure(options: argparse.Namespace, ignores_n: bool) -> Measured:
         context_window=32_768,
         concurrency=options.concurrency,
     )
-    comparisons = [comparison(i) for i in range(options.comparisons)]
-    judge = PGenRM(LanguageModelEvaluator(engine), m=options.m)
+    judge = judge_with(LanguageModelEvaluator(engine))
+    n_chains = n_failures = 0
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
-    judgments = list(judge.judge(comparisons))
+    for judgment in judge.judge(comparisons):
+        n_chains += len(judgment.chains)
+        n_failures += len(judgment.failures)
     measured_s = time.perf_counter() - start_s
     cpu_s = time.process_time() - start_cpu_s
     engine.close()
     here.send("stop")
     n_calls = here.recv()
     process.join()
-    n_chains = sum(len(j.chains) for j in judgments)
     ideal_s = math.ceil(n_chains / options.slots) * latency_s
     return Measured(
-        samples_per_call="1" if ignores_n else "all",
+        case=case,
         n_calls=n_calls,
         n_chains=n_chains,
-        n_failures=sum(len(j.failures) for j in judgments),
+        n_failures=n_failures,
         ideal_s=round(ideal_s, 3),
         measured_s=round(measured_s, 3),
         efficiency=round(ideal_s / measured_s, 4),
@@ -223,21 +234,24 @@ def measure(options: argparse.Namespace, ignores_n: bool) -> Measured:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--comparisons", type=int, default=1000)
+def server_options(description: str, n_comparisons: int) -> argparse.ArgumentParser:
+    """Make a parser with the options that every such benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--comparisons", type=int, default=n_comparisons)
     parser.add_argument("--m", type=int, default=8, help="chains per comparison")
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--latency-ms", type=float, default=200.0)
     parser.add_argument("--concurrency", type=int, default=64, help="of the engine")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    options = parser.parse_args()
-    rows = [measure(options, ignores_n) for ignores_n in (False, True)]
+    return parser
+
+
+def report(rows: Sequence[Measured], what: str, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"options": vars(options), "rows": [asdict(row) for row in rows]}))
         return
     table = Table(
-        title=f"{options.comparisons} comparisons x {options.m} chains, {options.slots} slots of "
+        title=f"{options.comparisons} comparisons x {what}, {options.slots} slots of "
         f"{options.latency_ms:g} ms, concurrency {options.concurrency}"
     )
     for name in asdict(rows[0]):
@@ -245,6 +259,20 @@ def main() -> None:
     for row in rows:
         table.add_row(*[str(value) for value in asdict(row).values()])
     Console(width=140).print(table)
+
+
+def main() -> None:
+    options = server_options(str(__doc__).splitlines()[0], 1000).parse_args()
+    comparisons = [comparison(i) for i in range(options.comparisons)]
+
+    def own_chains(evaluator: Evaluator) -> PGenRM:
+        return PGenRM(evaluator, m=options.m)
+
+    rows = [
+        measure("all samples in one call", own_chains, comparisons, options),
+        measure("1 sample per call", own_chains, comparisons, options, ignores_n=True),
+    ]
+    report(rows, f"{options.m} chains", options)
 
 
 if __name__ == "__main__":
