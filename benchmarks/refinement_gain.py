@@ -1,8 +1,8 @@
 """Where the gain of the refinement is: in the moved prototypes, or in the scorer learnt with them.
 
 Prototypes are fitted on the choices of users of a simulated world. Choices of other users are then
-ranked by the margin of equation 6, under centroids and refined prototypes, by an untrained and the
-trained scorer, and with one term of the margin left out.
+ranked by their margin (`pgenrm.prototypes.scorer`), under centroids and refined prototypes, by an
+untrained and the trained scorer, and with one term of the margin left out.
 
     python -m benchmarks.refinement_gain [--users 400] [--unseen 300] [--k 24] [--embedder minilm]
 """
