@@ -1,6 +1,7 @@
-"""`pgenrm prototypes`: fit, show, plot."""
+"""`pgenrm prototypes`: fit, show, plot, remove."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,22 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"matplotlib", "sklearn", "faiss", "sentence_transformers", "torch", "safetensors"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_removed_user_is_in_no_file_any_more(directory: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "prototypes"
+    shutil.copytree(directory, copy)
+    cache = tmp_path / "prototypes.embeddings.sqlite"
+    shutil.copy(directory.with_name("prototypes.embeddings.sqlite"), cache)
+    (tmp_path / "prototypes.html").write_text("a page about everybody", "utf-8")
+    before = cache.stat().st_size
+    leaving, staying = sorted(open_to_look(copy).users_)
+    done = CliRunner().invoke(app, ["prototypes", "remove", str(copy), leaving])
+    assert done.exit_code == 0, done.output
+    assert list(open_to_look(copy).users_) == [staying]
+    assert not (tmp_path / "prototypes.html").exists()
+    assert cache.stat().st_size < before
+    for file in copy.rglob("*"):
+        assert leaving.encode() not in file.read_bytes()
+    again = CliRunner().invoke(app, ["prototypes", "remove", str(copy), leaving])
+    assert isinstance(again.exception, InputError)

@@ -21,7 +21,14 @@ from rich.text import Text
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import CONTROL_SIGNS
-from pgenrm.cli.stored import EMBEDDER_FILE, EmbedderOptions, beside, open_to_look
+from pgenrm.cli.stored import (
+    EMBEDDER_FILE,
+    EMBEDDINGS_ENDING,
+    EmbedderOptions,
+    beside,
+    open_prototypes,
+    open_to_look,
+)
 from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import InputError
 from pgenrm.history import gather_users
@@ -38,7 +45,7 @@ LEARNING = "Learning"
 
 prototypes_app = typer.Typer(
     name="prototypes",
-    help="Groups of similar users, learnt from what a judge writes about each: fit, show, plot.",
+    help="Groups of similar users, learnt from what a judge writes about each.",
     no_args_is_help=True,
 )
 
@@ -179,7 +186,7 @@ def fit_command(
         embedder,
         device=device,
         max_tokens=embed_tokens,
-        cache=embeddings or beside(out, ".embeddings.sqlite"),
+        cache=embeddings or beside(out, EMBEDDINGS_ENDING),
     )
     writer = build_evaluator(
         ModelOptions(
@@ -288,9 +295,37 @@ def plot_command(
     Console(stderr=True).print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+def remove_command(
+    directory: Directory,
+    user_ids: Annotated[list[str], typer.Argument(help="Who is forgotten.", show_default=False)],
+    embedder: Annotated[
+        str | None, typer.Option(help="As when fitting; default: the one named there.")
+    ] = None,
+) -> None:
+    """Forget users: in all files of the directory, and in the embeddings and the page beside it.
+
+    Give --embeddings FILE to `fit` again, or delete that file, if it lies elsewhere. Runs that
+    consulted the user keep his id.
+
+    Example: pgenrm prototypes remove runs/prototypes ana
+    """
+    prototypes = open_prototypes(directory, embedder)
+    for user_id in user_ids:
+        prototypes.remove_user(user_id)
+    prototypes.save(directory)
+    page = beside(directory, ".html")
+    if page.exists():
+        page.unlink()
+    Console(stderr=True).print(
+        f"removed {len(user_ids)} of {len(user_ids) + len(prototypes.users_)} users",
+        highlight=False,
+    )
+
+
 prototypes_app.command("fit")(fit_command)
 prototypes_app.command("show")(show_command)
 prototypes_app.command("plot")(plot_command)
+prototypes_app.command("remove")(remove_command)
 
 
 def number_of_prototypes(text: str) -> int | None:

@@ -18,6 +18,10 @@ EMBEDDER_FILE: Final = "embedder.json"
 """Lies in the directory and holds `EmbedderOptions`."""
 
 
+EMBEDDINGS_ENDING: Final = ".embeddings.sqlite"
+"""Of the file of embeddings beside the directory."""
+
+
 class EmbedderOptions(Value):
     """How to build the embedder that prototypes were fitted with; kept beside them."""
 
@@ -77,8 +81,12 @@ def open_prototypes(
         options = EmbedderOptions(model=embedder)
     else:
         raise InputError(f"{path} is missing, so name the embedder with --embedder")
+    cache = beside(directory, EMBEDDINGS_ENDING)
     reader = SentenceTransformerEmbedder(
-        embedder or options.model, device=device, max_tokens=options.max_tokens
+        embedder or options.model,
+        device=device,
+        max_tokens=options.max_tokens,
+        cache=cache if cache.exists() else None,
     )
     return Prototypes.load(directory, reader)
 
