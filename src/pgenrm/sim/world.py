@@ -247,6 +247,12 @@ class World:
         return islice(endless, n)
 
 
+def without_statements(comparison: Comparison) -> Comparison:
+    """Hide what the user states of himself."""
+    user = comparison.user.model_copy(update={"criteria": (), "self_description": None})
+    return comparison.model_copy(update={"user": user})
+
+
 def _pick(generator: np.random.Generator, texts: tuple[str, ...]) -> str:
     return texts[int(generator.integers(len(texts)))]
 
