@@ -105,6 +105,7 @@ class SlotServer:
         self.ignores_n = ignores_n
         self.n_free = n_slots
         self.n_calls = 0
+        self.busy_s = 0.0
         self.waiting: deque[Call] = deque()
         self.chains = [chain_text(i) for i in range(64)]
 
@@ -119,9 +120,11 @@ class SlotServer:
         while self.n_free and self.waiting:
             self.n_free -= 1
             call = self.waiting.popleft()
-            asyncio.get_running_loop().call_later(self.latency_s, self._finish, call)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.latency_s, self._finish, call, loop.time())
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: Call, start_s: float) -> None:
+        self.busy_s += asyncio.get_running_loop().time() - start_s
         self.n_free += 1
         self._fill_slots()
         call.n_pending -= 1
@@ -153,7 +156,7 @@ async def converse(
 
 
 def serve(pipe: Connection, n_slots: int, latency_s: float, ignores_n: bool) -> None:
-    """Serve until something is sent through the pipe, then send back the number of calls."""
+    """Serve until something is sent through the pipe, then send back calls and busy slot time."""
 
     async def run() -> None:
         server = SlotServer(n_slots, latency_s, ignores_n)
@@ -162,7 +165,7 @@ def serve(pipe: Connection, n_slots: int, latency_s: float, ignores_n: bool) -> 
         )
         pipe.send(listening.sockets[0].getsockname()[1])
         await asyncio.to_thread(pipe.recv)
-        pipe.send(server.n_calls)
+        pipe.send((server.n_calls, server.busy_s))
 
     asyncio.run(run())
 
@@ -181,7 +184,9 @@ class Measured:
     ideal_s: float
     measured_s: float
     efficiency: float
-    calls_per_s: float
+    """Ideal over measured time."""
+    slots_busy: float
+    """Share of the slots' time in which they wrote: what a late server loses is not in it."""
     chains_per_s: float
     client_cpu_ms_per_call: float
 
@@ -217,7 +222,7 @@ def measure(
     cpu_s = time.process_time() - start_cpu_s
     engine.close()
     here.send("stop")
-    n_calls = here.recv()
+    n_calls, busy_s = here.recv()
     process.join()
     ideal_s = math.ceil(n_chains / options.slots) * latency_s
     return Measured(
@@ -228,7 +233,7 @@ def measure(
         ideal_s=round(ideal_s, 3),
         measured_s=round(measured_s, 3),
         efficiency=round(ideal_s / measured_s, 4),
-        calls_per_s=round(n_calls / measured_s, 1),
+        slots_busy=round(busy_s / options.slots / measured_s, 4),
         chains_per_s=round(n_chains / measured_s, 1),
         client_cpu_ms_per_call=round(1000 * cpu_s / n_calls, 3),
     )
