@@ -6,6 +6,8 @@ from benchmarks.scaling_study.setting import REFINEMENTS, TRUE_K
 CAPS = {"shipped": (32, 32), "fitted": (16, 16)}
 """Own and neighbours' chains per comparison."""
 PAIRS = (1, 3, 6)
+WITHOUT_HISTORY = ("shipped",)
+"""Evaluators that are also tried on users without any past choice, with 8 own chains."""
 SWEEP_PAIRS, SWEEP_N = 3, 8
 SWEEP_K = (5, 10, TRUE_K, 2 * TRUE_K, 4 * TRUE_K)
 
@@ -39,7 +41,7 @@ JOBS = [
     *(
         main_job(evaluator, h, split)
         for evaluator in CAPS
-        for h in ((0, *PAIRS) if evaluator == "shipped" else PAIRS)
+        for h in ((0, *PAIRS) if evaluator in WITHOUT_HISTORY else PAIRS)
         for split in ("validation", "test")
     ),
     *(stated_job(split) for split in ("validation", "test")),

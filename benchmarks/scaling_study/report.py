@@ -74,7 +74,7 @@ def write(out: Path, n_test: int, docs: Path, say: Say) -> None:
         f"judge seed {setting.JUDGE_SEED}; {n_test} comparisons of {_n_users(study)} unseen users, "
         f"{setting.N_VALIDATION}\nvalidation comparisons, {setting.N_STORED} stored users with 12 "
         "past choices each. Accuracy in percent with its\n95 % interval (bootstrap over users); "
-        "ties and unscored comparisons count as wrong; coverage 100 %."
+        f"ties and unscored comparisons count as wrong; coverage {100 * _coverage(study):.1f} %."
     )
     _rewrite(docs / "scaling.md", parts)
     (out / "numbers.json").write_text(
@@ -412,6 +412,11 @@ def _calibration(study: Study) -> str:
 
 def _n_users(study: Study) -> int:
     return len(set(study.main("shipped", jobs.PAIRS[0]).users.tolist()))
+
+
+def _coverage(study: Study) -> float:
+    passes = [study.main(evaluator, h) for evaluator in jobs.CAPS for h in jobs.PAIRS]
+    return float(np.mean([judged.evidence.own.present.any(axis=1).mean() for judged in passes]))
 
 
 def _design(m: int, n: int) -> str:

@@ -81,8 +81,9 @@ class Study:
         return self.judged(jobs.main_job(evaluator, h, split))
 
     def validation(self, evaluator: str) -> tuple[Evidence, list[int], list[str]]:
-        """All amounts of history that have the full number of chains, together."""
-        parts = [self.main(evaluator, h, "validation") for h in jobs.PAIRS]
+        """All amounts of history together; without any, where there are passes for it."""
+        pairs = (0, *jobs.PAIRS) if evaluator in jobs.WITHOUT_HISTORY else jobs.PAIRS
+        parts = [self.main(evaluator, h, "validation") for h in pairs]
         return (
             concatenated([part.evidence for part in parts]),
             [int(label) for part in parts for label in part.labels],
@@ -148,8 +149,11 @@ def adaptive(
     """Stop early on the test users, with the rule fitted on the validation users."""
     aggregator, checked = study.aggregators(evaluator)[name]
     evidence, _, users = study.validation(evaluator)
-    seen = evidence if checked else unchecked(evidence)
-    rule = StoppingRule(stages=rounds(*FIXED), error=error).fit(seen, users, aggregator)
+    has_history = np.flatnonzero(evidence.n_history)  # the others have fewer chains than the caps
+    seen = (evidence if checked else unchecked(evidence))[has_history]
+    rule = StoppingRule(stages=rounds(*FIXED), error=error).fit(
+        seen, [users[i] for i in has_history.tolist()], aggregator
+    )
     parts = [study.main(evaluator, each) for each in ([h] if h else jobs.PAIRS)]
     test = concatenated([part.evidence for part in parts]).first(*FIXED)
     test = test if checked else unchecked(test)

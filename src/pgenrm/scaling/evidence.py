@@ -121,11 +121,13 @@ def evidence_of(records: Sequence[Record]) -> Evidence:
 
 
 def concatenated(parts: Sequence[Evidence]) -> Evidence:
-    """Join evidence that is padded to the same numbers of chains and responses."""
+    """Join evidence that is padded to the same number of responses."""
 
     def joined(kind: Sequence[Chains]) -> Chains:
+        width = max(chains.order.shape[1] for chains in kind)
+        wide = [_widened(chains, width) for chains in kind]
         return Chains(
-            *(np.concatenate([getattr(c, field.name) for c in kind]) for field in fields(Chains))
+            *(np.concatenate([getattr(c, field.name) for c in wide]) for field in fields(Chains))
         )
 
     return Evidence(
@@ -133,6 +135,16 @@ def concatenated(parts: Sequence[Evidence]) -> Evidence:
         joined([part.neighbours for part in parts]),
         np.concatenate([part.n_history for part in parts]),
         np.concatenate([part.n_responses for part in parts]),
+    )
+
+
+def _widened(chains: Chains, width: int) -> Chains:
+    missing = width - chains.order.shape[1]
+    return Chains(
+        scores=np.pad(chains.scores, ((0, 0), (0, missing), (0, 0))),
+        order=np.pad(chains.order, ((0, 0), (0, missing)), constant_values=-1),
+        similarity=np.pad(chains.similarity, ((0, 0), (0, missing))),
+        agreement=np.pad(chains.agreement, ((0, 0), (0, missing))),
     )
 
 
