@@ -45,6 +45,12 @@ def exhaustive(
     return [(user, row, similarity) for user, (similarity, row) in order]
 
 
+def test_no_queries_find_nothing() -> None:
+    rows = vectors(3, "rows")
+    index = NeighbourIndex(rows[:1], rows, np.arange(3), np.zeros(3, np.int64))
+    assert index.search(rows[:0], 2) == []
+
+
 @settings(deadline=None)  # threads of the search wait for a busy machine
 @given(
     st.integers(0, 10_000),

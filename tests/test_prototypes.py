@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from pgenrm.errors import DriftWarning, InputError
-from pgenrm.neighbours import NeighbourQuery
+from pgenrm.neighbours import NeighbourQuery, learnt
 from pgenrm.prototypes.analyses import Analysis
 from pgenrm.prototypes.clustering import choose_k, nearest
 from pgenrm.prototypes.fitting import texts_of
@@ -181,6 +181,7 @@ def test_choices_that_cannot_be_embedded_are_left_out_of_the_refinement() -> Non
 def test_the_same_seed_fits_the_same_prototypes() -> None:
     one, other = fitted(), fitted()
     assert one.name == other.name
+    assert learnt(fitted(n_users=29).name) != learnt(one.name)
     np.testing.assert_array_equal(one.prototypes_, other.prototypes_)
     assert fitted(seed=1).name != one.name
     assert fitted(n_history=2).name != one.name
@@ -246,6 +247,34 @@ def test_a_neighbour_shows_the_same_pairs_to_everybody() -> None:
     assert len(whole.neighbours[0].user.history) == 4
 
 
+def test_neighbours_of_stored_users_are_found_without_the_embedder(tmp_path: Path) -> None:
+    class Unloaded(WordEmbedder):
+        def __init__(self) -> None:
+            self.name = "words"
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            raise AssertionError(f"asked to embed {texts}")
+
+    prototypes = fitted()
+    prototypes.save(tmp_path)
+    stored = Prototypes.load(tmp_path, Unloaded())
+    assert stored.find([ask("u0"), ask("u1")]) == prototypes.find([ask("u0"), ask("u1")])
+
+
+def test_who_else_is_asked_about_does_not_move_a_digit() -> None:
+    class Rounding(WordEmbedder):
+        """As on a GPU, what stands beside a text moves its last digits."""
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            moved = super().embed(texts) + np.float32(1e-6 * len(texts))
+            return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
+
+    prototypes = fitted(embedder=Rounding())
+    queries = [ask(f"new {i}", 5, f"warm jokes {i}", f"plain numbers {i}") for i in range(6)]
+    together = prototypes.find(queries)
+    assert together == [prototypes.find([query])[0] for query in queries]
+
+
 def test_threads_find_what_one_thread_finds() -> None:
     queries = [ask(f"u{i}", 7) for i in range(30)]
     expected = fitted().find(queries)
@@ -272,6 +301,7 @@ def test_added_users_are_found_and_move_no_prototype(tmp_path: Path) -> None:
     prototypes = fitted()
     before, name = prototypes.prototypes_, prototypes.name
     prototypes.add_users([user(30), user(31)], [analysis(30), analysis(31)])
+    assert learnt(prototypes.name) == learnt(name)
     np.testing.assert_array_equal(prototypes.prototypes_, before)
     np.testing.assert_array_equal(prototypes.assignment_, nearest(prototypes.rows_, before))
     assert prototypes.name != name
@@ -341,6 +371,70 @@ def test_a_removed_user_is_gone_from_files_index_and_cache(tmp_path: Path) -> No
     for store in (prototypes, Prototypes.load(tmp_path / "prototypes", embedder)):
         (found,) = store.find([ask("new", 40, "zz")])
         assert sorted(n.user.id for n in found.neighbours) == sorted(f"u{i}" for i in range(30))
+
+
+def alone() -> tuple[User, Analysis]:
+    loner = User(id="alone", history=user(0).history)
+    return loner, Analysis(user_id="alone", scenario="factual", text="zz unlike anybody else")
+
+
+def test_what_was_learnt_from_a_user_alone_goes_with_him_even_if_others_joined(
+    tmp_path: Path,
+) -> None:
+    loner, his = alone()
+    prototypes = unfitted(4).fit([*users(30), loner], [*analyses_of(30), his])
+    vector, own = prototypes.rows_[60], prototypes.assignment_[60]
+    similar = his.model_copy(update={"user_id": "u30", "text": "zz unlike anybody"})
+    prototypes.add_users([user(30)], [similar])
+    assert prototypes.assignment_[61] == own
+    prototypes.save(tmp_path / "prototypes")
+    assert is_in_a_file(vector.tobytes(), tmp_path)
+    prototypes = Prototypes.load(tmp_path / "prototypes", WordEmbedder())
+    prototypes.remove_user("alone")
+    prototypes.save(tmp_path / "prototypes")
+    assert not is_in_a_file(vector.tobytes(), tmp_path)
+    assert not is_in_a_file(b'"alone"', tmp_path)
+    assert max((a @ vector).max() for a in (prototypes.prototypes_, prototypes.centroids_)) < 0.99
+    np.testing.assert_allclose(prototypes.prototypes_[own], prototypes.rows_[60], atol=1e-6)
+    np.testing.assert_array_equal(
+        prototypes.assignment_, nearest(prototypes.rows_, prototypes.prototypes_)
+    )
+    prototypes.remove_user("u30")  # who was alone there in his turn
+    assert len(prototypes.prototypes_) == 3
+
+
+def test_a_prototype_of_one_user_goes_with_him_even_if_his_row_has_moved_on(tmp_path: Path) -> None:
+    loner, his = alone()
+    prototypes = unfitted(4).fit([*users(30), loner], [*analyses_of(30), his])
+    vector, own = prototypes.rows_[60], prototypes.assignment_[60]
+    later = his.model_copy(update={"text": f"{TASTES[0]} {TASTES[0]}"})
+    prototypes.update_user(loner, [later] * 9)
+    assert prototypes.assignment_[60] != own
+    prototypes.remove_user("alone")
+    prototypes.save(tmp_path)
+    assert len(prototypes.prototypes_) == 3
+    assert not is_in_a_file(vector.tobytes(), tmp_path)
+
+
+def test_a_removal_that_the_cache_refuses_can_be_repeated() -> None:
+    class Busy(WordEmbedder):
+        refusals = 1
+        forgotten: Iterable[str] = ()
+
+        def forget(self, texts: Iterable[str]) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise InputError("the cache is being read")
+            self.forgotten = texts
+
+    embedder = Busy()
+    prototypes = fitted(embedder=embedder)
+    with pytest.raises(InputError, match="being read"):
+        prototypes.remove_user("u0")
+    assert prototypes.knows("u0", "factual")
+    prototypes.remove_user("u0")
+    assert not prototypes.knows("u0", "factual")
+    assert analysis(0).text in embedder.forgotten
 
 
 def is_in_a_file(secret: bytes, directory: Path) -> bool:

@@ -391,6 +391,14 @@ def test_bad_arrays_are_refused_with_their_place(crowd: Crowd) -> None:
         refine(crowd.centroids, crowd.member, crowd.choices, (crowd.member, narrow), QUICK)
 
 
+def test_a_learning_rate_that_breaks_the_loss_is_named(crowd: Crowd) -> None:
+    wild = replace(QUICK, learning_rate=1e30)
+    with pytest.raises(
+        InputError, match=r"diverged in epoch \d; lower its learning_rate, now 1e\+30"
+    ):
+        refine(crowd.centroids, crowd.member, crowd.choices, config=wild)
+
+
 @pytest.mark.parametrize("name", ["n_history", "batch_size", "max_epochs", "patience"])
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 0"):

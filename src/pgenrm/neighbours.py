@@ -49,7 +49,11 @@ class NeighbourSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What identifies its answers; a run continues only under the same one."""
+        """What identifies its answers; a run continues only under the same one.
+
+        What stands before a slash, where there is one, names what was learnt, and stays when users
+        come and go: see `learnt`.
+        """
         ...
 
     def knows(self, user_id: str, scenario: str) -> bool:
@@ -59,3 +63,12 @@ class NeighbourSource(Protocol):
     def find(self, queries: Sequence[NeighbourQuery]) -> list[Neighbourhood]:
         """Return one neighbourhood per query, in order."""
         ...
+
+
+def learnt(name: str) -> str:
+    """Return what the name of a source says about what it has learnt; calibrations rest on that.
+
+    >>> learnt("prototypes:1f/2e")
+    'prototypes:1f'
+    """
+    return name.partition("/")[0]

@@ -14,7 +14,7 @@ from pgenrm.prototypes.analyses import Analysis
 from pgenrm.prototypes.clustering import Floats, choose_k, kmeans, nearest, retained_variance
 from pgenrm.prototypes.embedder import Embedder
 from pgenrm.prototypes.refine import Choices, Epoch, RefinementConfig, refine
-from pgenrm.prototypes.state import Rows, State, means_of
+from pgenrm.prototypes.state import Rows, State, means_of, sole_users
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Preference, User
 
@@ -59,12 +59,20 @@ def fit_state(
         users={user.id: user for user in users},
         rows=rows,
         assignment=nearest(rows.vectors, centroids),
+        owners=(),
         epochs=None,
         scorer=None,
     )
+    before = sole_users(rows.users, state.assignment, k)
     if refinement is not None:
         state = _refined(state, embedder, refinement, seed, progress)
-    return replace(state, means=means_of(rows.vectors, state.assignment, k))
+    after = sole_users(rows.users, state.assignment, k)
+    state = replace(
+        state,
+        means=means_of(rows.vectors, state.assignment, k),
+        owners=tuple(tuple(sorted({*a, *b})) for a, b in zip(before, after, strict=True)),
+    )
+    return replace(state, fingerprint=state.digest)
 
 
 def _refined(

@@ -93,6 +93,8 @@ class NeighbourIndex:
             exclude_user: [b], index of the user who must not be found; None finds everybody.
             n_probe: prototypes looked into in any case.
         """
+        if not len(queries):
+            return []
         queries = np.ascontiguousarray(queries, np.float32)
         searches = [_Search(n, user) for user in exclude_user or [None] * len(queries)]
         n_probe = min(n_probe, self._quantiser.ntotal)

@@ -133,7 +133,8 @@ def refine(
         progress: is told every epoch.
 
     Raises:
-        InputError: shapes that do not fit, no choices, or an embedding with NaN or infinity.
+        InputError: shapes that do not fit, no choices, an embedding with NaN or infinity, or a
+            learning rate so high that the loss is not a number any more.
     """
     config = config or RefinementConfig()
     _check(centroids, member, choices, "choices")
@@ -265,6 +266,11 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
             self._step()
             total += loss.item() * len(batch)
+        if not (np.isfinite(total) and self.prototypes.isfinite().all()):
+            raise InputError(
+                f"the refinement diverged in epoch {epoch}; lower its learning_rate, now "
+                f"{self.config.learning_rate}"
+            )
         before = self.assignment
         self._assign()
         return total / len(self.member), int((self.assignment != before).sum())

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from pgenrm.errors import InputError
 from pgenrm.prototypes.analyses import Analysis
-from pgenrm.prototypes.clustering import Floats, Ints, nearest
+from pgenrm.prototypes.clustering import Floats, Ints, nearest, unit
 from pgenrm.prototypes.index import NeighbourIndex
 from pgenrm.prototypes.refine import Epoch
 from pgenrm.prototypes.scorer import PreferenceScorer
@@ -21,6 +22,8 @@ from pgenrm.types import User
 
 SHORTEST_SUM: Final = 1e-3
 """A shorter sum of unit vectors is rounding: they cancel out and point nowhere."""
+_BUILDING: Final = Lock()
+"""Threads that need an index at once wait for one instead of building one each."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,23 @@ class State:
     rows: Rows
     assignment: Ints
     """[n], the nearest prototype of every row."""
+    owners: tuple[tuple[str, ...], ...]
+    """[k], users who alone were the members of a prototype, before or after refinement; mostly
+    nobody."""
     epochs: tuple[Epoch, ...] | None
     """Record of the refinement; None without."""
     scorer: PreferenceScorer | None
+    fingerprint: str = ""
+    """The digest when fitted; stays when users come and go."""
 
-    @cached_property
+    @property
     def index(self) -> NeighbourIndex:
         """The index of the rows; built when first used, 8 s for a million rows."""
+        with _BUILDING:
+            return self._index
+
+    @cached_property
+    def _index(self) -> NeighbourIndex:
         row_user = np.array([self.number[user] for user in self.rows.users], np.int64)
         return NeighbourIndex(self.prototypes, self.rows.vectors, row_user, self.assignment)
 
@@ -170,22 +183,43 @@ class State:
         )
 
     def without(self, user_id: str) -> "State":
-        """Forget a user, and prototypes that consisted of him alone: they are his vector."""
+        """Forget a user, and what was learnt from him alone: that is his vector.
+
+        A prototype that consisted of him goes. One that others have joined since becomes the mean
+        of these.
+        """
         kept = np.array([user != user_id for user in self.rows.users])
-        k = len(self.prototypes)
-        had, has = (
-            np.bincount(a, minlength=k) > 0 for a in (self.assignment, self.assignment[kept])
-        )
-        stays = has | ~had
-        renumbered = stays.cumsum() - 1
-        return replace(
+        k, assignment = len(self.prototypes), self.assignment[kept]
+        had, has = (np.bincount(a, minlength=k) > 0 for a in (self.assignment, assignment))
+        is_his = np.array([user_id in owners for owners in self.owners])
+        stays = has | ~(had | is_his)
+        rest = replace(
             self,
+            users={name: user for name, user in self.users.items() if name != user_id},
+            rows=self.rows.only(kept),
             prototypes=self.prototypes[stays],
             centroids=self.centroids[stays],
             means=self.means[stays],
-            users={name: user for name, user in self.users.items() if name != user_id},
-            rows=self.rows.only(kept),
-            assignment=renumbered[self.assignment[kept]],
+            owners=tuple(self.owners[j] for j in np.flatnonzero(stays)),
+            assignment=(stays.cumsum() - 1)[assignment],
+        )
+        return rest._with_means_of_members(is_his[stays]) if is_his[stays].any() else rest
+
+    def _with_means_of_members(self, anew: NDArray[np.bool_]) -> "State":
+        """Put those prototypes for which `anew` [k] holds where their members are now."""
+        k = len(self.prototypes)
+        means = means_of(self.rows.vectors, self.assignment, k)
+        sole = sole_users(self.rows.users, self.assignment, k)
+        moved = np.where(anew[:, None], unit(means), self.prototypes)
+        return replace(
+            self,
+            prototypes=moved,
+            centroids=np.where(anew[:, None], unit(means), self.centroids),
+            means=np.where(anew[:, None], means, self.means),
+            owners=tuple(
+                b if new else a for a, b, new in zip(self.owners, sole, anew, strict=True)
+            ),
+            assignment=nearest(self.rows.vectors, moved),
         )
 
     @cached_property
@@ -204,6 +238,18 @@ class State:
         apart[:, ~has_members] = np.inf
         np.fill_diagonal(apart, np.inf)
         return np.where(has_members, moved / apart.min(axis=1), 0).astype(np.float32)
+
+
+def sole_users(users: Sequence[str], assignment: Ints, k: int) -> list[tuple[str, ...]]:
+    """Return the user whose rows alone are the members of a prototype, for each of k.
+
+    >>> sole_users(("a", "b", "b"), np.array([0, 0, 1]), 3)
+    [(), ('b',), ()]
+    """
+    members: list[set[str]] = [set() for _ in range(k)]
+    for user, prototype in zip(users, assignment.tolist(), strict=True):
+        members[prototype].add(user)
+    return [tuple(some) if len(some) == 1 else () for some in members]
 
 
 def means_of(vectors: Floats, assignment: Ints, k: int) -> Floats:

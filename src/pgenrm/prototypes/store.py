@@ -131,9 +131,9 @@ class Prototypes:
 
     @property
     def name(self) -> str:
-        """Fingerprint of everything that neighbours depend on."""
+        """Fingerprints of what was fitted, and of everything that neighbours depend on."""
         found = derive_seed(self._state.digest, self.n_history, self.n_probe, self.seed)
-        return f"prototypes:{found:016x}"
+        return f"prototypes:{self._state.fingerprint}/{found:016x}"
 
     def knows(self, user_id: str, scenario: str) -> bool:
         """Say whether the user has a row in this scenario."""
@@ -163,12 +163,11 @@ class Prototypes:
         return found
 
     def _query_vectors(self, state: State, queries: Sequence[NeighbourQuery]) -> Floats:
-        texts = [text for query in queries for text in query.analyses]
-        embeddings = iter(embed(self.embedder, texts))
         vectors = np.empty((len(queries), state.prototypes.shape[1]), np.float32)
         for i, query in enumerate(queries):
-            if query.analyses:
-                vectors[i] = np.mean([next(embeddings) for _ in query.analyses], axis=0)
+            if query.analyses:  # one text at a time: others beside it would move its last digits
+                embedded = [embed(self.embedder, [text]) for text in query.analyses]
+                vectors[i] = np.concatenate(embedded).mean(axis=0)
             elif (row := state.rows.place.get((query.user_id, query.scenario))) is not None:
                 vectors[i] = state.rows.vectors[row]
             else:
@@ -217,18 +216,20 @@ class Prototypes:
             raise InputError(f"user {user.id!r} is not stored; use add_users")
         analyses = list(analyses)
         with_analyses([user], analyses)
-        self._change([user], analyses)
         self._forget(_choice_texts(before) - _choice_texts(user))
+        self._change([user], analyses)
 
     def remove_user(self, user_id: str) -> None:
         """Forget a user: his rows and texts here, in the index and in the embedder's cache.
 
-        The files follow with the next `save`. A prototype that consisted of him alone goes too,
-        and later ones move up by one. What was learnt from many users together stays until the
-        next `fit`.
+        The files follow with the next `save`; a cache of embeddings that the embedder was not
+        given, and a page that was plotted, are yours to delete. A prototype that was learnt from
+        him alone goes too, and later ones move up by one; if others have joined it, it becomes
+        their mean. What was learnt from many users together stays until the next `fit`.
 
         Raises:
-            InputError: he is not stored, or he is the only one.
+            InputError: he is not stored, or he is the only one; or his texts cannot be taken out
+                of the cache, and then he is still stored.
         """
         state = self._state
         user = state.users.get(user_id)
@@ -242,8 +243,8 @@ class Prototypes:
             if owner == user_id
             for text in texts
         ]
-        self._fitted = state.without(user_id)
         self._forget({*analyses, *_choice_texts(user)})
+        self._fitted = state.without(user_id)
 
     def _change(self, users: Sequence[User], analyses: Sequence[Analysis]) -> None:
         embeddings = embed(self.embedder, [a.text for a in analyses])

@@ -56,6 +56,9 @@ class Manifest(Value):
     n_users: int
     n_rows: int
     settings: Settings
+    fingerprint: str = ""
+    owners: tuple[tuple[str, ...], ...] = ()
+    """By prototype; empty where nothing is recorded."""
     epochs: tuple[Epoch, ...] | None
     arrays: str
     """Name of a data file, as are the next two."""
@@ -89,6 +92,8 @@ def save(directory: Path, state: State, settings: Settings) -> None:
         n_users=len(state.users),
         n_rows=len(rows.users),
         settings=settings,
+        fingerprint=state.fingerprint,
+        owners=state.owners,
         epochs=state.epochs,
         arrays=_write(directory, "arrays", lambda path: save_file(_arrays(state), path)),
         users=_write(directory, "users", lambda path: _write_lines(path, state.users.values())),
@@ -136,7 +141,9 @@ def load(directory: Path) -> tuple[State, Settings]:
             arrays["lengths"],
         ),
         assignment=arrays["assignment"],
+        owners=manifest.owners or ((),) * manifest.n_prototypes,
         epochs=manifest.epochs,
+        fingerprint=manifest.fingerprint,
         scorer=PreferenceScorer.from_arrays(scorer) if scorer else None,
     )
     return state, manifest.settings
