@@ -137,6 +137,28 @@ def test_threads_get_what_one_caller_gets(encoder: str, embedder: Embedder) -> N
     np.testing.assert_allclose(np.concatenate(rows), embedder.embed(texts), atol=1e-5)
 
 
+def test_no_bar_is_drawn_while_weights_load(
+    encoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers.utils import logging
+
+    seen: list[dict[str, object]] = []
+
+    def hook(bar: Callable[..., object], args: object, kwargs: dict[str, object]) -> object:
+        seen.append(kwargs)
+        return bar(*args, **kwargs)  # type: ignore[misc]
+
+    before = logging.set_tqdm_hook(hook)
+    try:
+        SentenceTransformerEmbedder(encoder, device="cpu").embed(["a dog"])
+        assert capsys.readouterr().err == ""
+        assert seen == []
+        logging.tqdm([], desc="somebody else's", disable=True)
+        assert len(seen) == 1  # what was set before is in place again
+    finally:
+        logging.set_tqdm_hook(before)
+
+
 # ---------------------------------------------------------------- names and models
 
 

@@ -6,7 +6,8 @@ Deliberately left out: remote embedding services; anything with a `name`, a `dim
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -189,15 +190,32 @@ class SentenceTransformerEmbedder:
 
         weights = self._weights
         try:
-            network = SentenceTransformer(
-                weights.source, revision=weights.revision, device=self.device
-            )
+            with _without_bar():
+                network = SentenceTransformer(
+                    weights.source, revision=weights.revision, device=self.device
+                )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"cannot load the embedding model {self.model}: {error}") from error
         if self.max_tokens is not None:
             limit = network.max_seq_length
             network.max_seq_length = min(self.max_tokens, limit or self.max_tokens)
         return network
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep transformers from drawing its bar of loaded weights; bars of downloads stay."""
+    from transformers.utils import logging
+
+    set_hook = getattr(logging, "set_tqdm_hook", None)
+    if set_hook is None:  # before transformers 5, which draws no such bar
+        yield
+        return
+    before = set_hook(lambda bar, args, kwargs: bar(*args, **kwargs | {"disable": True}))
+    try:
+        yield
+    finally:
+        set_hook(before)
 
 
 class _Weights(NamedTuple):
