@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from pgenrm.scaling.aggregate import Aggregator, PaperAggregator
+from pgenrm.scaling.aggregate import Aggregator, ChainScale, PaperAggregator, on_scale
 from pgenrm.scaling.evidence import ChainRecord, Evidence, Record, concatenated, evidence_of
 from pgenrm.scaling.shrinkage import Shrinkage
 from pgenrm.scaling.stopping import Outlook, Stage, StoppingRule, rounds
@@ -92,6 +92,12 @@ def test_stages_that_do_not_rise_are_refused(stages: list[dict[str, int]]) -> No
 def test_outlooks_for_another_number_of_stages_are_refused() -> None:
     with pytest.raises(ValidationError, match="4 stages need 3 outlooks, found 1"):
         StoppingRule(stages=rounds(16, 8), outlooks=(Outlook(),))
+
+
+@pytest.mark.parametrize("threshold", [-0.1, float("nan")])
+def test_a_threshold_is_no_less_than_nothing(threshold: float) -> None:
+    with pytest.raises(ValidationError):
+        rule(threshold=threshold)
 
 
 @pytest.mark.parametrize("error", [0, 1, -0.1, float("nan")])
@@ -179,6 +185,23 @@ def test_the_expected_loss_is_a_share_that_does_not_depend_on_the_batch(
     assert ((together > 0) & (together <= 1)).all()
     for i, one in enumerate(some):
         assert losses(rule(), evidence_of([one]), stage)[0] == pytest.approx(together[i])
+
+
+@given(st.lists(records(min_responses=2), min_size=1, max_size=4), st.integers(0, 2))
+def test_the_expected_loss_is_on_the_scale_of_the_scores(some: list[Record], stage: int) -> None:
+    common = PaperAggregator(ChainScale.COMMON)
+    evidence = evidence_of(some)
+    scaled = on_scale(evidence, ChainScale.COMMON)
+    np.testing.assert_allclose(
+        rule().expected_loss(stage, evidence, common.combine(evidence)),
+        rule().expected_loss(stage, scaled, PAPER.combine(scaled)),
+    )
+
+
+def test_ties_alone_teach_nothing_about_what_is_to_come() -> None:
+    ties = [Record([ChainRecord((5, 5), r) for r in (0, 1) * 8], [], 3, 2)] * 60
+    fitted = rule().fit(evidence_of(ties), [str(i) for i in range(60)], PAPER)
+    assert fitted.outlooks == (Outlook(),) * 3
 
 
 @given(one=records(min_responses=2), data=st.data())

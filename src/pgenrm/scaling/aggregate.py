@@ -1,6 +1,6 @@
 """From the chains of a comparison to one score per response: the protocol and the paper's way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -39,6 +39,8 @@ class Combined:
     """[b]: logits that a point of score is worth."""
     probabilities: Floats | None = None
     """[b, N]: calibrated probability that the user prefers each response; None: not calibrated."""
+    scale: ChainScale = ChainScale.RAW
+    """Of the scores."""
 
 
 class Aggregator(Protocol):
@@ -67,20 +69,22 @@ class PaperAggregator:
 
     def combine(self, evidence: Evidence) -> Combined:
         """See `Aggregator`."""
+        evidence = on_scale(evidence, self.scale)
         has_own = evidence.own.present.any(axis=1)
         has_neighbours = evidence.neighbours.present.any(axis=1)
         weight = np.where(has_own, 0.5 * has_neighbours, 1.0 * has_neighbours)
         return Combined(
             scores=blend(
                 evidence,
-                pooled(scaled(evidence.own, evidence, self.scale)),
-                pooled(scaled(evidence.neighbours, evidence, self.scale)),
+                pooled(evidence.own),
+                pooled(evidence.neighbours),
                 weight,
             ),
             neighbour_weight=weight,
             own_weights=evidence.own.present.astype(float),
             neighbour_weights=evidence.neighbours.present.astype(float),
             strength=np.full(len(evidence), LOGITS_PER_POINT),
+            scale=self.scale,
         )
 
 
@@ -95,18 +99,17 @@ def blend(evidence: Evidence, own: Floats, neighbours: Floats, weight: Floats) -
     return mixed
 
 
-def scaled(chains: Chains, evidence: Evidence, scale: ChainScale) -> Chains:
+def on_scale(evidence: Evidence, scale: ChainScale) -> Evidence:
     """Put every chain's scores on the chosen scale."""
     if scale is ChainScale.RAW:
-        return chains
-    is_response = evidence.is_response[:, None, :]
+        return evidence
     n = evidence.n_responses[:, None, None]
-    mean = (chains.scores * is_response).sum(axis=2, keepdims=True) / n
-    offset = (chains.scores - mean) * is_response
-    spread = np.sqrt((offset**2).sum(axis=2, keepdims=True) / n)
-    return Chains(
-        scores=MIDDLE + offset / (spread + SOFT_SPREAD),
-        order=chains.order,
-        similarity=chains.similarity,
-        agreement=chains.agreement,
-    )
+
+    def scaled(chains: Chains) -> Chains:
+        is_score = chains.present[..., None] & evidence.is_response[:, None, :]
+        mean = chains.scores.sum(axis=2, keepdims=True) / n
+        offset = (chains.scores - mean) * is_score
+        spread = np.sqrt((offset**2).sum(axis=2, keepdims=True) / n)
+        return replace(chains, scores=(MIDDLE + offset / (spread + SOFT_SPREAD)) * is_score)
+
+    return replace(evidence, own=scaled(evidence.own), neighbours=scaled(evidence.neighbours))

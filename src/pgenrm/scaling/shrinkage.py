@@ -27,7 +27,7 @@ from scipy.special import expit, logsumexp
 
 from pgenrm.errors import InputError
 from pgenrm.rows import explain
-from pgenrm.scaling.aggregate import ChainScale, Combined, blend, scaled
+from pgenrm.scaling.aggregate import ChainScale, Combined, blend, on_scale
 from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled, squares_within_orders
 from pgenrm.types import Value
 
@@ -131,6 +131,7 @@ class Shrinkage:
             probabilities=np.exp(_log_softmax(strength[:, None] * scores, evidence))
             if self.is_calibrated
             else None,
+            scale=self.weights_.scale,
         )
 
     def fit(
@@ -186,7 +187,7 @@ class Shrinkage:
             options={"maxiter": 60, "ftol": 1e-6},
         )
         self.weights_ = _unflat(found.x, start).model_copy(
-            update={"n_comparisons": len(chosen) // n_parts, "n_users": n_users}
+            update={"n_comparisons": max(1, len(chosen) // n_parts), "n_users": n_users}
         )
         return self
 
@@ -226,6 +227,7 @@ class _Pools:
 
 
 def _pools(evidence: Evidence, among: ChainWeights, scale: ChainScale) -> _Pools:
+    evidence = on_scale(evidence, scale)
     own, neighbours = evidence.own, evidence.neighbours
     own_weights = _relative(own, among.own_agreement * own.agreement)
     likeness = (neighbours.similarity - 1) / SIMILARITY_UNIT
@@ -234,8 +236,8 @@ def _pools(evidence: Evidence, among: ChainWeights, scale: ChainScale) -> _Pools
         among.neighbour_similarity * likeness + among.neighbour_agreement * neighbours.agreement,
     )
     return _Pools(
-        own=pooled(scaled(own, evidence, scale), own_weights),
-        neighbours=pooled(scaled(neighbours, evidence, scale), neighbour_weights),
+        own=pooled(own, own_weights),
+        neighbours=pooled(neighbours, neighbour_weights),
         own_weights=own_weights,
         neighbour_weights=neighbour_weights,
         similarity=_mean(likeness, neighbour_weights),

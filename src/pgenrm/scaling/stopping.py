@@ -29,7 +29,7 @@ from pydantic import AfterValidator, Field, model_validator
 from scipy.optimize import nnls
 from scipy.stats import t
 
-from pgenrm.scaling.aggregate import Aggregator, Combined
+from pgenrm.scaling.aggregate import Aggregator, Combined, on_scale
 from pgenrm.scaling.evidence import Evidence, Floats, Ints, pooled, squares_within_orders
 from pgenrm.types import Value
 
@@ -78,7 +78,7 @@ class StoppingRule(Value):
     """Expected share of right verdicts that stopping early may cost, against the caps."""
     outlooks: tuple[Outlook, ...] = ()
     """One per stage before the last; empty: the defaults."""
-    threshold: float | None = None
+    threshold: Annotated[float, Field(ge=0)] | None = None
     """Expected loss of a single comparison below which sampling stops; None: `error`."""
     n_users: int = 0
     """Validation users that it was fitted on; 0: none."""
@@ -110,6 +110,7 @@ class StoppingRule(Value):
         """
         if stage == len(self.stages) - 1:
             return np.zeros(len(evidence))
+        evidence = on_scale(evidence, combined.scale)
         outlook = self.outlooks[stage] if self.outlooks else Outlook()
         choice = _choice(combined.scores)
         variance = outlook.constant + outlook.own * self._open_variance(stage, evidence, combined)
@@ -165,9 +166,12 @@ class StoppingRule(Value):
 
     def _outlook(self, stage: int, evidence: Evidence, now: Combined, at_caps: Combined) -> Outlook:
         best = _choice(now.scores)
+        evidence = on_scale(evidence, now.scale)
         present = _against_others(now.scores, best) * now.strength
         later = _against_others(at_caps.scores, best) * at_caps.strength
         known = (best >= 0) & np.isfinite(present) & np.isfinite(later)
+        if not known.any():
+            return Outlook()
         present, later = present[known], later[known]
         slope = float((present * later).sum() / max(float((present**2).sum()), 1e-12))
         open_variance = self._open_variance(stage, evidence, now)[known]
