@@ -16,6 +16,7 @@ from pgenrm.scaling.evidence import (
     evidence_of,
     pooled,
     record_of,
+    records_of,
     squares_within_orders,
 )
 from pgenrm.scaling.shrinkage import Shrinkage
@@ -72,6 +73,17 @@ def test_a_stored_judgment_gives_its_scores_again(
     again = aggregator.combine(of(stored))
     assert again.scores[0] == pytest.approx(judgment.scores, abs=2e-6)
     assert again.neighbour_weight[0] == pytest.approx(judgment.neighbour_weight, abs=2e-6)
+
+
+def test_a_chain_that_was_not_checked_agrees_like_the_mean_of_its_kind() -> None:
+    chains = judged(4, 3, check=True).chains
+    some = [
+        one.model_copy(update={"agreement": value})
+        for one, value in zip(chains, (None, -1, None, None, -2, None, -6), strict=True)
+    ]
+    own, neighbours = records_of(some, {one.order: i for i, one in enumerate(chains)})
+    assert [c.agreement for c in own] == [-1, -1, -1, -1]
+    assert [c.agreement for c in neighbours] == [-2, -4, -6]
 
 
 def test_a_record_holds_who_wrote_what() -> None:

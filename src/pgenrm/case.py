@@ -12,7 +12,7 @@ import numpy as np
 from pgenrm.attributes.scenario import classify
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
 from pgenrm.neighbours import Neighbour, Neighbourhood, NeighbourQuery
-from pgenrm.scaling.evidence import ChainRecord, Record
+from pgenrm.scaling.evidence import Record, records_of
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import (
     Comparison,
@@ -36,9 +36,23 @@ class Asked:
 
     request: ChainRequest
     order: Order
+    places: tuple[tuple[int, int], ...]
+    """[n], of the chains among all of the comparison's: (number of the order, number within it), or
+    behind these (number of orders, number of the neighbour)."""
     neighbour: Neighbour | None = None
     held_out: tuple[Preference, ...] = ()
-    """Informative past choices of the user that the prompt does not show."""
+    """Past choices of the user that the prompt does not show."""
+
+
+@dataclass
+class Written:
+    """A readable chain."""
+
+    chain: JudgedChain
+    place: tuple[int, int]
+    held_out: tuple[Preference, ...]
+    is_checked: bool = False
+    """Whether its rubric was applied to the choices that were held out, or there are none."""
 
 
 @dataclass
@@ -54,16 +68,15 @@ class Case:
     score_source: ScoreSource
     n_folds: int = 1
     """Own chains come in so many folds, each written without its part of the history; 1: none."""
+    is_known: bool = False
+    """Whether neighbours are found without an analysis by one of these chains."""
     neighbourhood: Neighbourhood | None = None
-    chains: list[JudgedChain] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
     failures: list[FailedChain] = field(default_factory=list)
-    held_out: list[tuple[Preference, ...]] = field(default_factory=list)
-    """For every chain, the choices that its prompt did not show."""
-    n_checked: int = 0
-    """Chains whose rubric was checked so far."""
     sets: list[ChainSet] = field(default_factory=list)
-    analyses: list[str] = field(default_factory=list)
-    """P of own chains, also of one that was written for the neighbours' sake only."""
+    analyses: dict[tuple[int, int], str] = field(default_factory=dict)
+    """P of own chains by (number within the order, number of the order), where it says anything;
+    also of one that was written for the neighbours' sake only."""
     n_own: int = 0
     n_neighbours: int = 0
     """Chains asked for so far."""
@@ -76,12 +89,12 @@ class Case:
         for r, order in enumerate(self.orders):
             for fold in range(self.n_folds):
                 numbers = [
-                    _within_fold(i, self.n_folds)
+                    i
                     for i in range(self._per_order(self.n_own, r), self._per_order(until, r))
                     if i % self.n_folds == fold
                 ]
                 if numbers:
-                    asked.append(self._own(order, fold, numbers[0], len(numbers)))
+                    asked.append(self._own(order, fold, [(r, i) for i in numbers]))
         self.n_own = max(until, self.n_own)
         return asked
 
@@ -90,7 +103,7 @@ class Case:
         each, extra = divmod(n, len(self.orders))
         return each + (r < extra)
 
-    def _own(self, order: Order, fold: int, first: int, n: int) -> Asked:
+    def _own(self, order: Order, fold: int, places: Sequence[tuple[int, int]]) -> Asked:
         history = self.seen.user.history
         left_out = tuple(
             p for i, p in enumerate(history) if self.n_folds > 1 and i % self.n_folds == fold
@@ -106,22 +119,33 @@ class Case:
                 user=user,
                 context=self.seen.context,
                 responses=tuple(self.seen.responses[i] for i in order),
-                n=n,
+                n=len(places),
                 seed=derive_seed(*seed_parts),
-                first=first,
+                first=places[0][1] // self.n_folds,
             ),
             order,
-            held_out=left_out,
+            tuple(places),
+            held_out=_hidden(left_out, user.history),
         )
 
     def query(self, n: int) -> NeighbourQuery:
-        """Ask for n neighbours, by the analyses so far."""
+        """Ask for n neighbours.
+
+        Where it takes an analysis it is that of the first own chain that has one, so that rounds
+        find the same neighbours as all chains at once.
+        """
+        first = () if self.is_known else (self.analyses[min(self.analyses)],)
         return NeighbourQuery(
             user_id=self.seen.user.id,
             scenario=str(classify(self.seen.context)),
-            analyses=tuple(self.analyses),
+            analyses=first,
             n=n,
         )
+
+    @property
+    def can_be_placed(self) -> bool:
+        """Whether neighbours can be asked for."""
+        return self.is_known or bool(self.analyses)
 
     def of_neighbours(self, until: int) -> list[Asked]:
         """Ask for one chain with the history of each neighbour number `n_neighbours` to `until`.
@@ -145,8 +169,9 @@ class Case:
                         seed=derive_seed(self.seed, self.seen.id, "neighbour", neighbour.user.id),
                     ),
                     order,
+                    ((len(self.orders), w),),
                     neighbour,
-                    held_out=self.seen.user.history,
+                    held_out=_hidden(self.seen.user.history, user.history),
                 )
             )
         self.n_neighbours = max(min(until, len(found)), self.n_neighbours)
@@ -157,13 +182,17 @@ class Case:
     def take(self, asked: Asked, answer: ChainSet, *, counts: bool = True) -> None:
         """Keep an answer; `counts` False keeps analysis and failures only (Ind-0 needs one)."""
         self.sets.append(answer)
-        for sample in answer.samples:
+        for place, sample in zip(asked.places, answer.samples, strict=True):
             if isinstance(sample, ChainSample) and asked.neighbour is None:
-                self.analyses.append(sample.chain.preferences)
+                self._note_analysis(place, sample.chain.preferences)
             if counts or isinstance(sample, Failure):
-                self._take(asked, sample)
+                self._take(asked, place, sample)
 
-    def _take(self, asked: Asked, sample: ChainSample | Failure) -> None:
+    def _note_analysis(self, place: tuple[int, int], text: str) -> None:
+        if text.strip():
+            self.analyses[place[::-1]] = text
+
+    def _take(self, asked: Asked, place: tuple[int, int], sample: ChainSample | Failure) -> None:
         name = asked.neighbour.user.id if asked.neighbour else None
         if isinstance(sample, Failure):
             self.failures.append(FailedChain(order=asked.order, failure=sample, neighbour=name))
@@ -177,32 +206,26 @@ class Case:
             return
         by_response = dict(zip(asked.order, read, strict=True))
         scores = tuple(by_response[i] for i in range(len(asked.order)))
-        self.chains.append(
-            JudgedChain(
-                order=asked.order,
-                chain=sample.chain,
-                scores=_shared_between_identical(scores, self.comparison.responses),
-                finish_reason=sample.finish_reason,
-                n_tokens=sample.n_tokens,
-                neighbour=name,
-                similarity=round(asked.neighbour.similarity, 6) if asked.neighbour else None,
-            )
+        chain = JudgedChain(
+            order=asked.order,
+            chain=sample.chain,
+            scores=_shared_between_identical(scores, self.comparison.responses),
+            finish_reason=sample.finish_reason,
+            n_tokens=sample.n_tokens,
+            neighbour=name,
+            similarity=round(asked.neighbour.similarity, 6) if asked.neighbour else None,
         )
-        self.held_out.append(asked.held_out)
+        self.written.append(Written(chain, place, asked.held_out))
+
+    @property
+    def chains(self) -> tuple[JudgedChain, ...]:
+        """The readable chains by order and number, then neighbours', however they came in."""
+        return tuple(one.chain for one in sorted(self.written, key=lambda one: one.place))
 
     def record(self) -> Record:
         """Return what the chains say in plain numbers, for the aggregator."""
-        own: list[ChainRecord] = []
-        neighbours: list[ChainRecord] = []
-        for chain in self.chains:
-            (own if chain.neighbour is None else neighbours).append(
-                ChainRecord(
-                    scores=chain.scores,
-                    order=self.orders.index(chain.order),
-                    similarity=chain.similarity or 0.0,
-                    agreement=chain.agreement or 0.0,
-                )
-            )
+        numbers = {order: r for r, order in enumerate(self.orders)}
+        own, neighbours = records_of(self.chains, numbers)
         return Record(own, neighbours, self.n_history, len(self.comparison.responses))
 
     @property
@@ -211,8 +234,10 @@ class Case:
         return len(self.seen.user.history)
 
 
-def _within_fold(i: int, n_folds: int) -> int:
-    return i // n_folds
+def _hidden(choices: Sequence[Preference], shown: Sequence[Preference]) -> tuple[Preference, ...]:
+    """Return the choices that a prompt gives no hint of: another one may praise the same text."""
+    praised = {(choice.context, choice.chosen) for choice in shown}
+    return tuple(c for c in choices if (c.context, c.chosen) not in praised)
 
 
 def rotations(n_responses: int, seed_parts: tuple[object, ...]) -> tuple[Order, ...]:

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from scipy.special import log_expit
-
+from pgenrm.attributes.scenario import classify
 from pgenrm.case import MIN_TO_HOLD_OUT, Asked, Case, by_prefix, rotations
 from pgenrm.errors import EngineError
 from pgenrm.evaluator import ChainSet, Evaluator, RubricScorer
 from pgenrm.history import draw_history
 from pgenrm.neighbours import NeighbourSource
-from pgenrm.scaling.aggregate import Aggregator, Combined
-from pgenrm.scaling.evidence import Evidence, evidence_of
+from pgenrm.scaling.aggregate import Aggregator
+from pgenrm.scaling.evidence import evidence_of
 from pgenrm.scaling.rubric_check import agreement
 from pgenrm.scaling.shrinkage import Shrinkage
 from pgenrm.scaling.stopping import Stage, StoppingRule
@@ -144,38 +143,35 @@ class PGenRM:
 
     def _judge_batch(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         cases = [self._case(comparison) for comparison in comparisons]
-        still_open = list(range(len(cases)))
         judgments: dict[int, Judgment] = {}
         for number, stage in enumerate(self.stages):
+            still_open = [i for i in range(len(cases)) if i not in judgments]
             self._draw([cases[i] for i in still_open], stage)
-            evidence = evidence_of([cases[i].record() for i in still_open])
-            combined = self.aggregator.combine(evidence)
-            stops = self._stops(number, evidence, combined)
-            for place, i in enumerate(still_open):
-                if stops[place]:
-                    judgments[i] = self._verdict(cases[i], number)
-            still_open = [i for place, i in enumerate(still_open) if not stops[place]]
-            if not still_open:
-                break
+            for i in still_open:
+                judgment = self._judged(cases[i], number)
+                if judgment is not None:
+                    judgments[i] = judgment
         return [judgments[i] for i in range(len(cases))]
 
-    def _stops(self, number: int, evidence: Evidence, combined: Combined) -> list[bool]:
-        if self.stopping is None:
-            return [True] * len(evidence)
-        loss = self.stopping.expected_loss(number, evidence, combined)
-        stops: list[bool] = (loss <= self.stopping.stop_below).tolist()
-        return stops
-
-    def _verdict(self, case: Case, stage: int) -> Judgment:
-        """Combine a case on its own, so that its judgment does not depend on the batch."""
+    def _judged(self, case: Case, stage: int) -> Judgment | None:
+        """Judge a case if it stops here; on its own, so that rounding owes nothing to the batch."""
         evidence = evidence_of([case.record()])
+        combined = self.aggregator.combine(evidence)
+        rule, is_last = self.stopping, stage == len(self.stages) - 1
+        if rule is not None and not is_last:
+            [loss] = rule.expected_loss(stage, evidence, combined)
+            if loss > rule.stop_below:
+                return None
         return verdict(
             case,
             evidence,
-            self.aggregator.combine(evidence),
+            combined,
             evaluator=self.evaluator.name,
             aggregator=self.aggregator.name,
-            is_settled=stage < len(self.stages) - 1 if self.stopping else None,
+            neighbour_source=self.neighbours.name
+            if self.neighbours and case.neighbourhood
+            else None,
+            is_settled=not is_last if rule else None,
         )
 
     # ------------------------------------------------------------ chains
@@ -194,7 +190,12 @@ class PGenRM:
             n_folds=min(self.rubric_check.n_folds, n_pairs)
             if self.rubric_check and n_pairs >= MIN_TO_HOLD_OUT
             else 1,
+            is_known=self.n > 0 and self._knows(comparison),
         )
+
+    def _knows(self, comparison: Comparison) -> bool:
+        scenario = str(classify(comparison.context))
+        return self.neighbours is not None and self.neighbours.knows(comparison.user.id, scenario)
 
     def _draw(self, cases: Sequence[Case], stage: Stage) -> None:
         """Bring every case to the stage: own and neighbours' requests go out together.
@@ -203,32 +204,31 @@ class PGenRM:
         it, and only that one is waited for. Where it cannot be read, neighbours wait for the
         others; without any, the case stays without neighbours.
         """
-        if stage.n and self.neighbours:
-            strangers = [case for case in cases if not self._can_be_found(case)]
+        if stage.n:
+            strangers = [case for case in cases if not case.can_be_placed]
             counts = self.m > 0
             self._ask([(case, one) for case in strangers for one in case.own(1)], counts=counts)
-            self._locate([case for case in cases if self._can_be_found(case)])
+            self._locate(cases)
         asked = [(case, one) for case in cases for one in case.own(stage.m)]
         late = [case for case in cases if case.neighbourhood is None and stage.n]
         on_time = [case for case in cases if case.neighbourhood is not None]
         asked += [(case, one) for case in on_time for one in case.of_neighbours(stage.n)]
         self._ask(asked)
-        if late and self.neighbours:
-            self._locate([case for case in late if case.analyses])
-            self._ask([(case, one) for case in late for one in case.of_neighbours(stage.n)])
-
-    def _can_be_found(self, case: Case) -> bool:
-        if case.neighbourhood is not None or case.analyses:
-            return True
-        query = case.query(self.n)
-        return self.neighbours is not None and self.neighbours.knows(query.user_id, query.scenario)
+        self._locate(late)
+        self._ask([(case, one) for case in late for one in case.of_neighbours(stage.n)])
 
     def _locate(self, cases: Sequence[Case]) -> None:
-        lost = [case for case in cases if case.neighbourhood is None]
-        if not lost or self.neighbours is None:
+        """Find the neighbours of those who have none yet, where it can be done."""
+        todo = [case for case in cases if case.neighbourhood is None and case.can_be_placed]
+        if not todo or self.neighbours is None:
             return
-        found = self.neighbours.find([case.query(self.n) for case in lost])
-        for case, neighbourhood in zip(lost, found, strict=True):
+        found = self.neighbours.find([case.query(self.n) for case in todo])
+        for case, neighbourhood in zip(todo, found, strict=True):
+            if any(one.user.id == case.seen.user.id for one in neighbourhood.neighbours):
+                raise EngineError(
+                    f"neighbours {self.neighbours.name} broke their contract: user "
+                    f"{case.seen.user.id!r} is named as his own"
+                )
             case.neighbourhood = neighbourhood
 
     def _ask(self, asked: Sequence[tuple[Case, Asked]], *, counts: bool = True) -> None:
@@ -253,21 +253,17 @@ class PGenRM:
 
     def _check(self, cases: Iterable[Case], check: RubricCheck) -> None:
         """Fill in the agreement of the new chains."""
-        todo = []
-        for case in cases:
-            new = range(case.n_checked, len(case.chains))
-            todo += [(case, i) for i in new if case.held_out[i]]
-            case.n_checked = len(case.chains)
+        todo = [one for case in cases for one in case.written if not one.is_checked]
         found = agreement(
-            check.scorer,
-            [(case.chains[i].chain, case.held_out[i]) for case, i in todo],
-            self.seed,
+            check.scorer, [(one.chain.chain, one.held_out) for one in todo], self.seed
         )
-        for (case, i), one in zip(todo, found, strict=True):
-            if one is not None:
-                case.chains[i] = case.chains[i].model_copy(
-                    update={"agreement": round(float(log_expit(one.margins).sum()), 6)}
-                )
+        for one, agrees in zip(todo, found, strict=True):
+            one.is_checked = True
+            if agrees is not None:
+                # Choices that could not be rated count like the others: to lose some is no merit.
+                n_choices = agrees.n_pairs + agrees.n_failed
+                value = agrees.log_likelihood / agrees.n_pairs * n_choices
+                one.chain = one.chain.model_copy(update={"agreement": round(value, 6)})
 
 
 def _batches(comparisons: Iterable[Comparison], size: int) -> Iterator[list[Comparison]]:

@@ -388,7 +388,8 @@ class JudgedChain(Value):
     """Cosine of the two users' analyses, for a neighbour's chain."""
     agreement: float | None = None
     """Log-likelihood of choices of the user that the chain was written without, under its own
-    rubric (one point of margin = one logit); None where it was not checked."""
+    rubric (one point of margin = one logit), those that could not be rated taken to be like the
+    others; None where nothing was checked."""
 
 
 class FailedChain(Value):
@@ -456,6 +457,8 @@ class Judgment(Value):
     """Index of the user's nearest prototype, where neighbours were looked for."""
     n_outside: int = 0
     """Neighbours that had to come from other prototypes."""
+    neighbour_source: str | None = None
+    """Name of the prototypes, or of what else found the neighbours; None where none were sought."""
     is_settled: bool | None = None
     """Whether sampling stopped because the verdict was settled (True) or at the caps (False); None
     without sequential stopping."""

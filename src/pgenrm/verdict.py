@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from pgenrm.case import Case
-from pgenrm.scaling.aggregate import Combined
+from pgenrm.scaling.aggregate import Combined, on_scale
 from pgenrm.scaling.evidence import Chains, Evidence, Floats
 from pgenrm.types import Comparison, Judgment, Outcome
 
@@ -44,6 +44,7 @@ def verdict(
     *,
     evaluator: str,
     aggregator: str,
+    neighbour_source: str | None = None,
     is_settled: bool | None = None,
 ) -> Judgment:
     """Judge a case.
@@ -54,10 +55,12 @@ def verdict(
         combined: what the aggregator made of it.
         evaluator: name to record.
         aggregator: name to record.
+        neighbour_source: name to record.
         is_settled: what sequential stopping says, where it was used.
     """
     comparison = case.comparison
     n_responses = len(comparison.responses)
+    evidence = on_scale(evidence, combined.scale)
     row = combined.scores[0, :n_responses]
     scores = None if np.isnan(row).any() else row
     choice, is_tie = _decide(scores)
@@ -77,7 +80,7 @@ def verdict(
         if probabilities is None
         else round(float(probabilities[0, :n_responses].max()), 6),
         order_consistency=_order_consistency(groups, scores, choice),
-        chains=tuple(case.chains),
+        chains=case.chains,
         failures=tuple(case.failures),
         n_prompt_tokens=sum(s.n_prompt_tokens for s in case.sets),
         n_completion_tokens=sum(sample.n_tokens for s in case.sets for sample in s.samples),
@@ -91,6 +94,7 @@ def verdict(
         neighbour_weight=round(float(combined.neighbour_weight[0]), 6),
         prototype=case.neighbourhood.prototype if case.neighbourhood else None,
         n_outside=case.neighbourhood.n_outside if case.neighbourhood else 0,
+        neighbour_source=neighbour_source,
         is_settled=is_settled,
     )
 

@@ -3,14 +3,14 @@
 Padded to [b, c, N] so that a judge's single comparison and a fit over thousands run the same code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgenrm.types import Judgment
+from pgenrm.types import JudgedChain, Judgment
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -28,7 +28,7 @@ class Chains:
     """[b, c]: of the neighbour whose history it was written with; 0 for own chains."""
     agreement: Floats
     """[b, c]: log-likelihood of the user's held-out choices under the chain's rubric, at most 0;
-    0 where it was not checked."""
+    as `records_of` fills it where a chain was not checked."""
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -153,17 +153,41 @@ def record_of(judgment: Judgment) -> Record:
     orders: dict[tuple[int, ...], int] = {}
     for order in (j.order for js in (judgment.chains, judgment.failures) for j in js):
         orders.setdefault(order, len(orders))
-    kinds: tuple[list[ChainRecord], list[ChainRecord]] = ([], [])
-    for chain in judgment.chains:
-        kinds[chain.neighbour is not None].append(
-            ChainRecord(
-                scores=chain.scores,
-                order=orders[chain.order],
-                similarity=chain.similarity or 0.0,
-                agreement=chain.agreement or 0.0,
-            )
+    own, neighbours = records_of(judgment.chains, orders)
+    return Record(own, neighbours, judgment.n_history, len(judgment.scores))
+
+
+def records_of(
+    chains: Sequence[JudgedChain], numbers: Mapping[tuple[int, ...], int]
+) -> tuple[list[ChainRecord], list[ChainRecord]]:
+    """Return own and neighbours' chains in plain numbers.
+
+    A chain whose rubric could not be checked agrees like the mean of those of its kind that were:
+    unknown is neither good nor bad. Without any, all agree alike.
+
+    Args:
+        chains: of one comparison.
+        numbers: of its presentation orders.
+    """
+    own = [chain for chain in chains if chain.neighbour is None]
+    neighbours = [chain for chain in chains if chain.neighbour is not None]
+    return _plain(own, numbers), _plain(neighbours, numbers)
+
+
+def _plain(
+    chains: Sequence[JudgedChain], numbers: Mapping[tuple[int, ...], int]
+) -> list[ChainRecord]:
+    checked = [chain.agreement for chain in chains if chain.agreement is not None]
+    usual = sum(checked) / len(checked) if checked else 0.0
+    return [
+        ChainRecord(
+            scores=chain.scores,
+            order=numbers[chain.order],
+            similarity=chain.similarity or 0.0,
+            agreement=usual if chain.agreement is None else chain.agreement,
         )
-    return Record(*kinds, n_history=judgment.n_history, n_responses=len(judgment.scores))
+        for chain in chains
+    ]
 
 
 def _padded(rows: Sequence[Sequence[ChainRecord]], width: int) -> Chains:
