@@ -65,6 +65,7 @@ def judgment(record: Record, number: int, label: int | None) -> Judgment:
         prompt_version="known@1",
         seed=0,
         n_history=record.n_history,
+        neighbour_source="here" if record.neighbours else None,
     )
 
 
@@ -230,6 +231,16 @@ def test_chains_of_several_evaluators_are_refused_by_name() -> None:
     other = some[0].model_copy(update={"evaluator": "another"})
     with pytest.raises(InputError, match=r"several evaluators \(another, known\)"):
         calibrate((other, *some[1:]))
+
+
+def test_neighbours_from_several_prototypes_are_refused_by_name() -> None:
+    some = judgments(USEFUL, n_users=MIN_USERS)
+    there, later = (
+        some[0].model_copy(update={"neighbour_source": name}) for name in ("there", "here/later")
+    )
+    with pytest.raises(InputError, match=r"several prototypes \(here, there\)"):
+        calibrate((there, *some[1:]))
+    assert calibrate((later, *some[1:])).neighbour_source == "here"
 
 
 def test_judgments_that_stopped_early_are_refused_by_id() -> None:

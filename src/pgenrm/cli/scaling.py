@@ -10,7 +10,7 @@ from pgenrm.cli.models import ModelEvaluator
 from pgenrm.cli.stored import open_prototypes
 from pgenrm.errors import InputError
 from pgenrm.judge import RubricCheck
-from pgenrm.neighbours import NeighbourSource
+from pgenrm.neighbours import NeighbourSource, learnt
 from pgenrm.scaling.aggregate import Aggregator, ChainScale, PaperAggregator
 from pgenrm.scaling.calibration import Calibration
 from pgenrm.scaling.shrinkage import Shrinkage
@@ -121,8 +121,25 @@ def build_scaling(options: ScalingOptions, evaluator: ModelEvaluator) -> Scaling
         InputError: a file cannot be used, or is about another evaluator or embedder.
         MissingExtraError: the extra `prototypes` is not installed.
     """
-    calibration = _calibration(options, evaluator.name)
+    path = _calibration_file(options)
+    calibration = _read(path, options, evaluator.name) if path else None
     m, n = _counts(options, calibration)
+    if options.adaptive and m < MIN_ADAPTIVE_M:
+        raise InputError(
+            f"{path} was fitted with {m} own chains, which leaves --adaptive nothing to stop; "
+            "leave it out, or give -m and -n"
+        )
+    neighbours = None
+    if options.prototypes and n:
+        neighbours = open_prototypes(options.prototypes, options.embedder, options.device)
+        found_by = learnt(neighbours.name)
+        if calibration and calibration.neighbour_source != found_by:
+            raise InputError(
+                f"{path} was fitted with neighbours from "
+                f"{calibration.neighbour_source or 'no prototypes'}; {options.prototypes} holds "
+                f"{found_by}. Move the file away to use defaults, and calibrate again on "
+                "validation users judged with these prototypes"
+            )
     stopping = _stopping(options, calibration, m, n) if options.adaptive else None
     notes = []
     if options.prototypes and options.n is None and not n:
@@ -140,9 +157,7 @@ def build_scaling(options: ScalingOptions, evaluator: ModelEvaluator) -> Scaling
     return Scaling(
         m=m,
         n=n,
-        neighbours=open_prototypes(options.prototypes, options.embedder, options.device)
-        if options.prototypes and n
-        else None,
+        neighbours=neighbours,
         aggregator=_aggregator(options, calibration),
         stopping=stopping,
         rubric_check=RubricCheck(evaluator, options.hold_out or 1)
@@ -152,16 +167,17 @@ def build_scaling(options: ScalingOptions, evaluator: ModelEvaluator) -> Scaling
     )
 
 
-def _calibration(options: ScalingOptions, evaluator: str) -> Calibration | None:
-    """Read the calibration that is named, or that lies with the prototypes."""
+def _calibration_file(options: ScalingOptions) -> Path | None:
+    """Return the calibration that is named, or that lies with the prototypes."""
     if options.aggregator is AggregatorName.PAPER:
         return None
-    path = options.calibration
-    if path is None and options.prototypes:
-        path = options.prototypes / CALIBRATION_FILE
-        path = path if path.exists() else None
-    if path is None:
-        return None
+    if options.calibration or options.prototypes is None:
+        return options.calibration
+    path = options.prototypes / CALIBRATION_FILE
+    return path if path.exists() else None
+
+
+def _read(path: Path, options: ScalingOptions, evaluator: str) -> Calibration:
     calibration = Calibration.load(path)
     if calibration.evaluator != evaluator:
         raise InputError(

@@ -56,7 +56,10 @@ def open_to_look(directory: Path) -> "Prototypes":
 
 
 def open_prototypes(
-    directory: Path, embedder: str | None = None, device: str | None = None
+    directory: Path,
+    embedder: str | None = None,
+    device: str | None = None,
+    cache: Path | None = None,
 ) -> "Prototypes":
     """Load prototypes with the embedder that they were fitted with.
 
@@ -64,6 +67,8 @@ def open_prototypes(
         directory: as `pgenrm prototypes fit` wrote it.
         embedder: hub id, directory or `minilm`; default: the one named when fitting.
         device: for the embedder.
+        cache: its file of embeddings. Judging goes without: what is written about the users who are
+            judged has no place in it.
 
     Raises:
         InputError: there are none, a file is damaged, or the embedder is another one.
@@ -81,12 +86,11 @@ def open_prototypes(
         options = EmbedderOptions(model=embedder)
     else:
         raise InputError(f"{path} is missing, so name the embedder with --embedder")
-    cache = beside(directory, EMBEDDINGS_ENDING)
     reader = SentenceTransformerEmbedder(
         embedder or options.model,
         device=device,
         max_tokens=options.max_tokens,
-        cache=cache if cache.exists() else None,
+        cache=cache,
     )
     return Prototypes.load(directory, reader)
 

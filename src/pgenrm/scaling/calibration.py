@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pgenrm.errors import InputError
+from pgenrm.neighbours import learnt
 from pgenrm.rows import explain
 from pgenrm.scaling.aggregate import ChainScale
 from pgenrm.scaling.evidence import Evidence, Ints, Record, concatenated, evidence_of, record_of
@@ -47,6 +48,8 @@ class Calibration(Value):
 
     evaluator: str
     """Whose chains it was fitted on."""
+    neighbour_source: str | None = None
+    """What the neighbours were found by, see `pgenrm.neighbours.learnt`; None: no neighbours."""
     weights: ShrinkageWeights
     stopping: StoppingRule
     reliability: Reliability
@@ -90,16 +93,18 @@ def calibrate(
     """Fit aggregator and stopping rule.
 
     Args:
-        judgments: of labelled comparisons of validation users, all by one evaluator and none with
-            sequential stopping; one comparison may be judged several times with different amounts
-            of history. Read one by one; of each only its numbers are kept.
+        judgments: of labelled comparisons of validation users, all by one evaluator with neighbours
+            from the same prototypes, and none with sequential stopping; one comparison may be
+            judged several times with different amounts of history. Read one by one; of each only
+            its numbers are kept.
         error: of sequential stopping, see `StoppingRule`.
         scale: what is done to a chain's scores before averaging.
         seed: of the parts of the chains that the fit sees.
         progress: called with the log score after every step of the fit.
 
     Raises:
-        InputError: there are too few users, several evaluators, or judgments that stopped early.
+        InputError: there are too few users, several evaluators or prototypes, or judgments that
+            stopped early.
     """
     known = _Known()
     for judgment in judgments:
@@ -108,6 +113,9 @@ def calibrate(
     if len(known.evaluators) > 1:
         names = ", ".join(sorted(known.evaluators))
         raise InputError(f"chains of several evaluators ({names}); fit each alone")
+    if len(known.sources) > 1:
+        names = ", ".join(sorted(known.sources))
+        raise InputError(f"neighbours from several prototypes ({names}); fit each alone")
     if len(users) < MIN_USERS:
         raise InputError(
             f"{len(users)} users with scored and labelled comparisons; {MIN_USERS} are needed"
@@ -130,6 +138,7 @@ def calibrate(
     rule = StoppingRule(stages=rounds(m, n), error=error)
     return Calibration(
         evaluator=known.evaluators.pop(),
+        neighbour_source=known.sources.pop() if known.sources else None,
         weights=weights.weights_,
         stopping=rule.fit(evidence, user_ids, weights) if m else rule,
         reliability=_reliability(half, evidence[~in_half], np.array(labels)[~in_half]),
@@ -145,6 +154,7 @@ class _Known:
     labels: list[int] = field(default_factory=list)
     user_ids: list[str] = field(default_factory=list)
     evaluators: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
     m: int = 0
     n: int = 0
     """Most own and neighbours' chains that any comparison was asked for: the caps."""
@@ -164,6 +174,8 @@ class _Known:
         self.labels.append(judgment.label)
         self.user_ids.append(judgment.user_id)
         self.evaluators.add(judgment.evaluator)
+        if judgment.neighbour_source is not None:
+            self.sources.add(learnt(judgment.neighbour_source))
 
 
 def _half(users: Sequence[str], seed: int) -> list[str]:
