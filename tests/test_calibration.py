@@ -243,6 +243,21 @@ def test_neighbours_from_several_prototypes_are_refused_by_name() -> None:
     assert calibrate((later, *some[1:])).neighbour_source == "here"
 
 
+def test_different_numbers_of_own_chains_are_refused() -> None:
+    some = judgments(USEFUL, n_users=MIN_USERS)
+    smaller = some[0].model_copy(update={"chains": some[0].chains[2:]})
+    with pytest.raises(InputError, match=r"different numbers of own chains \(6, 8\)"):
+        calibrate((smaller, *some[1:]))
+
+
+def test_it_is_known_whether_rubrics_were_checked() -> None:
+    some = judgments(USEFUL, n_users=MIN_USERS)
+    assert not calibrate(some).are_rubrics_checked
+    checked = some[0].chains[-1].model_copy(update={"agreement": -2.0})
+    one = some[0].model_copy(update={"chains": (*some[0].chains[:-1], checked)})
+    assert calibrate((one, *some[1:])).are_rubrics_checked
+
+
 def test_judgments_that_stopped_early_are_refused_by_id() -> None:
     some = judgments(USEFUL, n_users=MIN_USERS)
     early = some[5].model_copy(update={"is_settled": True})

@@ -14,8 +14,10 @@ from pgenrm.accuracy import Tally
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.cli import app
 from pgenrm.cli.calibrate import WORDS, stopping_in_words, weights_in_words
+from pgenrm.cli.judging import judge_all
 from pgenrm.cli.show import show_judgment, typical_chain
 from pgenrm.cli.stored import EMBEDDINGS_ENDING, beside, open_to_look
+from pgenrm.errors import EngineError
 from pgenrm.judge import PGenRM
 from pgenrm.neighbours import learnt
 from pgenrm.runs import Run, count, read_judgments
@@ -364,6 +366,23 @@ def test_a_calibration_with_other_prototypes_is_refused_until_they_are_not_asked
     assert pgenrm(*args, calibration, "-n", 0).code == 0
 
 
+def test_a_calibration_says_whether_rubrics_are_to_be_checked(
+    pgenrm: Terminal, train: Path, prototypes: Path, calibration: Path, tmp_path: Path
+) -> None:
+    without, with_check = tmp_path / "without.json", tmp_path / "with.json"
+    fitted = fitted_with(prototypes, calibration)
+    fitted.save(without)
+    fitted.model_copy(update={"are_rubrics_checked": True}).save(with_check)
+    args = ("judge", train, "-m", 1, "-n", 1, "--prototypes", prototypes, "--calibration")
+    refused = pgenrm(*args, without, "--check-rubrics")
+    assert refused.code == 2
+    assert "was not fitted with --check-rubrics; leave it out" in refused.err
+    refused = pgenrm(*args, with_check)
+    assert refused.code == 2
+    assert "was fitted with --check-rubrics; add it" in refused.err
+    assert pgenrm(*args, with_check, "--check-rubrics").code == 0
+
+
 def test_a_calibration_outlives_users_who_come_and_go(
     pgenrm: Terminal, train: Path, prototypes: Path, calibration: Path, tmp_path: Path
 ) -> None:
@@ -414,6 +433,14 @@ def test_a_calibration_of_another_evaluator_or_scale_is_refused(
     refused = pgenrm("judge", train, "--calibration", calibration, "--scale", "common")
     assert refused.code == 2
     assert "fitted with --scale raw" in refused.err
+
+
+def test_it_is_said_when_nobody_can_be_asked() -> None:
+    [comparison] = World(seed=5).comparisons("test_unseen", 1)
+    himself = FixedNeighbours([comparison.user], frozenset([comparison.user.id]))
+    rm = PGenRM(AttributeEvaluator(), 0, 4, neighbours=himself)
+    with pytest.raises(EngineError, match="no own chains were wanted, and there is nobody else"):
+        judge_all(rm, [comparison], None, 1, as_json=True, n_shown=0)
 
 
 # ---------------------------------------------------------------- words and counts

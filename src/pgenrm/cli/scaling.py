@@ -140,6 +140,12 @@ def build_scaling(options: ScalingOptions, evaluator: ModelEvaluator) -> Scaling
                 f"{found_by}. Move the file away to use defaults, and calibrate again on "
                 "validation users judged with these prototypes"
             )
+        if calibration and calibration.are_rubrics_checked != options.check_rubrics:
+            instead = "leave it out" if options.check_rubrics else "add it"
+            was = "was" if calibration.are_rubrics_checked else "was not"
+            raise InputError(
+                f"{path} {was} fitted with --check-rubrics; {instead}, or move the file away"
+            )
     stopping = _stopping(options, calibration, m, n) if options.adaptive else None
     notes = []
     if options.prototypes and options.n is None and not n:

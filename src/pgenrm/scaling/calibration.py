@@ -50,6 +50,8 @@ class Calibration(Value):
     """Whose chains it was fitted on."""
     neighbour_source: str | None = None
     """What the neighbours were found by, see `pgenrm.neighbours.learnt`; None: no neighbours."""
+    are_rubrics_checked: bool = False
+    """Whether neighbours' rubrics were tried on the user's own choices."""
     weights: ShrinkageWeights
     stopping: StoppingRule
     reliability: Reliability
@@ -94,8 +96,8 @@ def calibrate(
 
     Args:
         judgments: of labelled comparisons of validation users, all by one evaluator with neighbours
-            from the same prototypes, and none with sequential stopping; one comparison may be
-            judged several times with different amounts of history. Read one by one; of each only
+            from the same prototypes, with one m and without sequential stopping; one comparison may
+            be judged several times with different amounts of history. Read one by one; of each only
             its numbers are kept.
         error: of sequential stopping, see `StoppingRule`.
         scale: what is done to a chain's scores before averaging.
@@ -103,8 +105,8 @@ def calibrate(
         progress: called with the log score after every step of the fit.
 
     Raises:
-        InputError: there are too few users, several evaluators or prototypes, or judgments that
-            stopped early.
+        InputError: there are too few users, several evaluators, prototypes or numbers of own
+            chains, or judgments that stopped early.
     """
     known = _Known()
     for judgment in judgments:
@@ -116,12 +118,15 @@ def calibrate(
     if len(known.sources) > 1:
         names = ", ".join(sorted(known.sources))
         raise InputError(f"neighbours from several prototypes ({names}); fit each alone")
+    if len(known.ms) > 1:
+        numbers = ", ".join(map(str, sorted(known.ms)))
+        raise InputError(f"comparisons with different numbers of own chains ({numbers}); use one m")
     if len(users) < MIN_USERS:
         raise InputError(
             f"{len(users)} users with scored and labelled comparisons; {MIN_USERS} are needed"
         )
     evidence, labels, user_ids = evidence_of(known.records), known.labels, known.user_ids
-    m, n = known.m, known.n
+    m, n = known.ms.pop(), known.n
     in_half = np.isin(np.array(user_ids), _half(users, seed))
     first = np.flatnonzero(in_half)
     half = fit_weights(
@@ -139,6 +144,7 @@ def calibrate(
     return Calibration(
         evaluator=known.evaluators.pop(),
         neighbour_source=known.sources.pop() if known.sources else None,
+        are_rubrics_checked=known.are_rubrics_checked,
         weights=weights.weights_,
         stopping=rule.fit(evidence, user_ids, weights) if m else rule,
         reliability=_reliability(half, evidence[~in_half], np.array(labels)[~in_half]),
@@ -155,9 +161,11 @@ class _Known:
     user_ids: list[str] = field(default_factory=list)
     evaluators: set[str] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
-    m: int = 0
+    are_rubrics_checked: bool = False
+    ms: set[int] = field(default_factory=set)
+    """Numbers of own chains that were asked for."""
     n: int = 0
-    """Most own and neighbours' chains that any comparison was asked for: the caps."""
+    """Most neighbours' chains that any comparison was asked for."""
 
     def add(self, judgment: Judgment) -> None:
         if judgment.is_settled is not None:
@@ -169,7 +177,11 @@ class _Known:
             return
         asked = [c.neighbour for c in judgment.chains] + [f.neighbour for f in judgment.failures]
         n_own = asked.count(None)
-        self.m, self.n = max(self.m, n_own), max(self.n, len(asked) - n_own)
+        self.ms.add(n_own)
+        self.n = max(self.n, len(asked) - n_own)
+        self.are_rubrics_checked |= any(
+            chain.neighbour is not None and chain.agreement is not None for chain in judgment.chains
+        )
         self.records.append(record_of(judgment))
         self.labels.append(judgment.label)
         self.user_ids.append(judgment.user_id)
