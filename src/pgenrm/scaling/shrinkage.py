@@ -22,7 +22,6 @@ from typing import Self
 
 import numpy as np
 from pydantic import ValidationError
-from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from pgenrm.errors import InputError
@@ -156,6 +155,10 @@ class Shrinkage:
         Raises:
             ValueError: there is nothing to fit on.
         """
+        from scipy.optimize import (
+            minimize,
+        )  # loads for a quarter of a second; judging never needs it
+
         chosen = np.asarray(labels, dtype=np.intp)
         if len(evidence) == 0 or len(chosen) != len(evidence):
             raise ValueError(f"{len(evidence)} comparisons with {len(chosen)} labels to fit on")

@@ -26,8 +26,7 @@ from typing import Annotated, Final, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
-from scipy.optimize import nnls
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from pgenrm.scaling.aggregate import Aggregator, Combined, on_scale
 from pgenrm.scaling.evidence import Evidence, Floats, Ints, pooled, squares_within_orders
@@ -165,6 +164,8 @@ class StoppingRule(Value):
         return rule.model_copy(update={"threshold": threshold, "n_users": len(users)})
 
     def _outlook(self, stage: int, evidence: Evidence, now: Combined, at_caps: Combined) -> Outlook:
+        from scipy.optimize import nnls  # loads for a quarter of a second; judging never needs it
+
         best = _choice(now.scores)
         evidence = on_scale(evidence, now.scale)
         present = _against_others(now.scores, best) * now.strength
@@ -272,4 +273,4 @@ def _upper_bound(by_user: Floats) -> float:
     if n < 2:
         return np.inf
     error = float(by_user.std(ddof=1)) / np.sqrt(n)
-    return float(by_user.mean() + t.ppf(CONFIDENCE, n - 1) * error)
+    return float(by_user.mean() + stdtrit(n - 1, CONFIDENCE) * error)
