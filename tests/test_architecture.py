@@ -13,7 +13,7 @@ SRC = Path(pgenrm.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"types", "seeding", "untrusted"},
+    {"types", "seeding", "untrusted", "cache_file"},
     {"history", "rows", "accuracy", "evaluator", "neighbours"},
     {"engines", "chain", "prompts", "scaling"},
     {"budget"},

@@ -27,6 +27,7 @@ from benchmarks.scaling_study.tables import (
 )
 
 from pgenrm.scaling.aggregate import ChainScale, PaperAggregator
+from pgenrm.scaling.calibration import fit_weights
 from pgenrm.sim.observer import oracle, references
 
 Say = Callable[[str], None]
@@ -369,8 +370,6 @@ def _options(study: Study) -> str:
                 )
             )
     validation, test = (study.judged(job) for job in jobs.FOLDS)
-    from pgenrm.scaling.calibration import fit_weights
-
     fitted = fit_weights(
         validation.evidence, validation.labels.tolist(), [str(u) for u in validation.users]
     )

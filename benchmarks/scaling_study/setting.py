@@ -26,7 +26,6 @@ N_POPULATION = 4800
 """Train comparisons that the fitted attribute evaluator learnt its population from."""
 MAX_TOKENS = 64
 TRUE_K = WorldConfig().n_prototypes
-EVALUATORS = ("shipped", "fitted")
 
 
 @cache

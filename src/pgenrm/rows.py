@@ -77,6 +77,20 @@ def read_values(
             yield row.place, value
 
 
+def load_value(path: str | Path, kind: type[T]) -> T:
+    """Read the one value that a JSON file holds.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        return kind.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, kind)}") from error
+
+
 def read_comparisons(
     paths: Iterable[str | Path], on_bad: OnBad | None = None
 ) -> Iterator[Comparison]:

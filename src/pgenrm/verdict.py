@@ -118,14 +118,6 @@ def _by_order(chains: Chains, n_responses: int) -> list[Floats]:
     return [scores[order == r] for r in np.unique(order[order >= 0])]
 
 
-def _pooled(groups: Sequence[Group]) -> Floats:
-    """Return the share-weighted mean over orders of the mean over chains; weights left out."""
-    total: Floats = np.sum(
-        [g.share * np.mean([s.mean(axis=0) for s in g.by_order], axis=0) for g in groups], axis=0
-    )
-    return total
-
-
 def _standard_errors(groups: Sequence[Group]) -> Floats | None:
     """Return the standard errors of the pooled scores; None with fewer than two chains.
 

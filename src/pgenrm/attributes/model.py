@@ -8,7 +8,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from pgenrm.attributes.fit import choices_of, fit_prior
 from pgenrm.attributes.measure import N_ATTRIBUTES, Measured, Vector, measured
@@ -17,7 +16,7 @@ from pgenrm.attributes.posterior import Array, Choices, weights_posterior
 from pgenrm.attributes.scenario import SCENARIOS, Scenario, classify
 from pgenrm.attributes.stated import stated_directions
 from pgenrm.errors import InputError
-from pgenrm.rows import explain
+from pgenrm.rows import load_value
 from pgenrm.types import Comparison, User
 
 
@@ -133,12 +132,7 @@ class AttributeModel:
         Raises:
             InputError: the file cannot be read, or is not a population.
         """
-        try:
-            return cls(Population.model_validate_json(Path(path).read_bytes()))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise InputError(f"{path}: {explain(error, Population)}") from error
+        return cls(load_value(path, Population))
 
     def beliefs(self, users: Sequence[tuple[Evidence, Scenario]]) -> list[Belief]:
         """Return what is believed of each user's weights in the given scenario.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from pgenrm.cache_file import LOCK_TIMEOUT_S, prepare
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine
 from pgenrm.errors import InputError
 from pgenrm.seeding import derive_seed
@@ -20,8 +21,6 @@ from pgenrm.types import Failure, Message
 
 SCHEMA_VERSION = 1
 """Of the table and of what a key is made of."""
-
-LOCK_TIMEOUT_S = 60.0
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -79,7 +78,7 @@ class CachedEngine:
                 self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             try:
-                self._prepare()
+                prepare(self._database, self.path, _SCHEMA, SCHEMA_VERSION)
             except BaseException:
                 self._database.close()
                 raise
@@ -115,21 +114,6 @@ class CachedEngine:
         """Close the engine and the file."""
         self._engine.close()
         self._database.close()
-
-    def _prepare(self) -> None:
-        # In this order: another process may create the table between the two.
-        (n_tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0 and n_tables:
-            raise InputError(f"{self.path} is a database of something else; name another file")
-        if version not in (0, SCHEMA_VERSION):
-            raise InputError(
-                f"{self.path} is a cache of version {version}, this pgenrm reads version "
-                f"{SCHEMA_VERSION}; delete it or name another file"
-            )
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_SCHEMA)
 
     def _key(self, request: ChatRequest) -> bytes:
         asked = request.model_dump(mode="json", exclude={"n"})

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pgenrm.cache_file import LOCK_TIMEOUT_S, prepare
 from pgenrm.errors import InputError
 
 SCHEMA_VERSION = 1
 """Of the table and of what its keys are made of."""
-
-LOCK_TIMEOUT_S = 60.0
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -98,29 +97,13 @@ class VectorCache:
             with closing(
                 sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
             ) as database:
-                self._prepare(database)
+                prepare(database, self.path, _SCHEMA, SCHEMA_VERSION)
                 yield database
         except (sqlite3.DatabaseError, OSError) as error:
             raise InputError(
                 f"{self.path} cannot be used as a cache of embeddings ({error}); delete it or "
                 "name another file"
             ) from error
-
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        # In this order: another process may create the table between the two.
-        (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0 and n_tables:
-            raise InputError(f"{self.path} is a database of something else; name another file")
-        if version not in (0, SCHEMA_VERSION):
-            raise InputError(
-                f"{self.path} is a cache of version {version}, this pgenrm reads version "
-                f"{SCHEMA_VERSION}; delete it or name another file"
-            )
-        if version == 0:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(_SCHEMA)
-        database.execute("PRAGMA synchronous = NORMAL")
 
 
 def _digest(text: str) -> bytes:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-from pydantic import ValidationError
 
 from pgenrm.errors import InputError
 from pgenrm.neighbours import learnt
-from pgenrm.rows import explain
+from pgenrm.rows import load_value
 from pgenrm.scaling.aggregate import ChainScale
 from pgenrm.scaling.evidence import Evidence, Ints, Record, concatenated, evidence_of, record_of
 from pgenrm.scaling.reliability import Reliability, reliability
@@ -76,12 +75,7 @@ class Calibration(Value):
         Raises:
             InputError: the file cannot be read, or holds something else.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise InputError(f"{path}: {explain(error, cls)}") from error
+        return load_value(path, cls)
 
 
 def calibrate(

@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import ValidationError
 from scipy.special import expit, logsumexp
 
-from pgenrm.errors import InputError
-from pgenrm.rows import explain
+from pgenrm.rows import load_value
 from pgenrm.scaling.aggregate import ChainScale, Combined, blend, on_scale
 from pgenrm.scaling.evidence import Chains, Evidence, Floats, pooled, squares_within_orders
 from pgenrm.types import Value
@@ -155,9 +153,7 @@ class Shrinkage:
         Raises:
             ValueError: there is nothing to fit on.
         """
-        from scipy.optimize import (
-            minimize,
-        )  # loads for a quarter of a second; judging never needs it
+        from scipy.optimize import minimize  # loads for 1/4 s; judging never needs it
 
         chosen = np.asarray(labels, dtype=np.intp)
         if len(evidence) == 0 or len(chosen) != len(evidence):
@@ -205,12 +201,7 @@ class Shrinkage:
         Raises:
             InputError: the file cannot be read, or holds something else.
         """
-        try:
-            return cls(ShrinkageWeights.model_validate_json(Path(path).read_bytes()))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            raise InputError(f"{path}: {explain(error, ShrinkageWeights)}") from error
+        return cls(load_value(path, ShrinkageWeights))
 
 
 @dataclass(frozen=True)
@@ -227,9 +218,12 @@ class _Pools:
     """[b]: of the weighted neighbours, in units below 1."""
     agreement: Floats
     """[b]: of the weighted neighbours, per past choice."""
+    spread: Floats
+    """[b]: of the own chains, see `_spread`; whatever the weights."""
 
 
 def _pools(evidence: Evidence, among: ChainWeights, scale: ChainScale) -> _Pools:
+    spread = _spread(evidence)  # in raw points on any scale
     evidence = on_scale(evidence, scale)
     own, neighbours = evidence.own, evidence.neighbours
     own_weights = _relative(own, among.own_agreement * own.agreement)
@@ -246,6 +240,7 @@ def _pools(evidence: Evidence, among: ChainWeights, scale: ChainScale) -> _Pools
         similarity=_mean(likeness, neighbour_weights),
         agreement=_mean(neighbours.agreement, neighbour_weights)
         / np.maximum(evidence.n_history, 1),
+        spread=spread,
     )
 
 
@@ -253,8 +248,7 @@ def _shares(evidence: Evidence, pools: _Pools, weights: ShrinkageWeights) -> tup
     """Return the neighbours' share w and the strength t, [b] each."""
     m, n = evidence.own.present.sum(axis=1), evidence.neighbours.present.sum(axis=1)
     log_m, log_n = (np.log(np.maximum(number, 1) / TYPICAL_NUMBER) for number in (m, n))
-    spread = _spread(evidence)
-    disagreement = np.where(np.isfinite(spread), spread - weights.typical_spread, 0.0)
+    disagreement = np.where(np.isfinite(pools.spread), pools.spread - weights.typical_spread, 0.0)
     history = np.log1p(evidence.n_history)
     of = weights.share
     logit = (
