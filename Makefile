@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
+# Where it is set, as in many containers, every run would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check scaling-study clean
 
