@@ -35,7 +35,7 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Of the world and of the judge.")] = 0,
     n_comparisons: Annotated[
         int, typer.Option("--comparisons", min=1, help="How many simulated comparisons.")
-    ] = 500,
+    ] = 300,
     responses: Annotated[
         Path | None,
         typer.Option(
@@ -48,7 +48,7 @@ def demo_command(
         typer.Option("--map", help="Where the page with the map of users and prototypes goes."),
     ] = Path("runs/demo-prototypes.html"),
 ) -> None:
-    """Judge three worked users and 500 comparisons of a simulated world.
+    """Judge three worked users and 300 comparisons of a simulated world.
 
     Needs no language model, no key and no network: the attribute evaluator writes the chains. The
     last part, with similar users, embeds them with a small model and needs the extra `prototypes`
