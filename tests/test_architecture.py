@@ -22,6 +22,11 @@ LAYERS = [
     {"verdict"},
     {"judge"},
     {"runs", "sim"},
+    {"nano"},
+    {"data", "train"},
+    {"methods"},
+    {"bench"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
