@@ -7,6 +7,7 @@ PgenrmError
 ├── TemplateError       a prompt template cannot be read or rendered
 ├── PromptTooLongError  the parts of a prompt that must stay do not fit the context window
 ├── EngineError         an engine cannot be used at all (a single failed request is a `Failure`)
+├── TrainingError       a training run had to stop: a loss that is no number, a full disk
 └── MissingExtraError   an optional dependency is not installed (also an ImportError)
 
 PgenrmWarning           (a UserWarning)
@@ -60,6 +61,10 @@ class PromptTooLongError(PgenrmError):
 
 class EngineError(PgenrmError):
     """An engine cannot be used at all: wrong address, unknown model, no key."""
+
+
+class TrainingError(PgenrmError):
+    """A training run had to stop; the message names the step and where it can go on from."""
 
 
 class MissingExtraError(PgenrmError, ImportError):

@@ -1,0 +1,153 @@
+"""The process reward of the simulated world: a rubric against the weights that decide the choices.
+
+Deterministic, and free of a language model's moods: what CRE can do at best is measured with it.
+Deliberately left out: how general quality is weighed. The world's flaw is disliked by everybody, so
+naming it says nothing about a user.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pgenrm.attributes.measure import ATTRIBUTES as MEASURES
+from pgenrm.attributes.render import CRITERIA
+from pgenrm.errors import InputError
+from pgenrm.nano.words import POLE_OF
+from pgenrm.rows import load_value
+from pgenrm.sim.card import Card
+from pgenrm.sim.tastes import ATTRIBUTES, FLAWED, MEASURED, WANTED
+from pgenrm.sim.world import World
+from pgenrm.train.rewards import CoverageRequest
+from pgenrm.types import EvaluationChain, Failure
+
+Meaning = Callable[[str], tuple[str, int] | None]
+"""Name of a criterion -> (attribute of the world, 1 for wanting it or -1 for wanting it absent);
+None for a name that means no attribute."""
+
+_SEEN_BY: Final = {measure: name for name, measure in MEASURED.items()}
+_FLAW: Final = ATTRIBUTES[FLAWED]
+
+
+def attribute_meaning(name: str) -> tuple[str, int] | None:
+    """Read a criterion of the attribute evaluator.
+
+    >>> attribute_meaning("Long and thorough"), attribute_meaning("Witty")
+    (('detailed', 1), None)
+    """
+    if name not in CRITERIA:
+        return None
+    measure, direction = CRITERIA[name]
+    attribute = _SEEN_BY.get(MEASURES[measure].name)
+    return None if attribute is None else (attribute, 1 if direction else -1)
+
+
+def nano_meaning(name: str) -> tuple[str, int] | None:
+    """Read a criterion of the bundled judge.
+
+    >>> nano_meaning("no-questions")
+    ('question', -1)
+    """
+    if name not in POLE_OF:
+        return None
+    attribute, sign = POLE_OF[name]
+    return ATTRIBUTES[attribute], sign
+
+
+MEANINGS: Final[dict[str, Meaning]] = {"attributes": attribute_meaning, "nano": nano_meaning}
+"""Whose words a chain's criteria are."""
+
+
+def signed_weights(chain: EvaluationChain, meaning: Meaning) -> dict[str, float]:
+    """Return the rubric's weights by attribute, negative where its absence is wanted.
+
+    A criterion that means no attribute stands under its own name.
+    """
+    weights: dict[str, float] = {}
+    for criterion in chain.criteria:
+        attribute, sign = meaning(criterion.name) or (criterion.name, 1)
+        weights[attribute] = weights.get(attribute, 0.0) + sign * criterion.weight
+    return weights
+
+
+def coverage(rubric: Mapping[str, float], truth: Mapping[str, float]) -> float:
+    """Rate a rubric against what a user truly wants, in [0, 1].
+
+    The rubric's weights times the true ones, relative to the best rubric with as many criteria:
+    the user's n strongest wishes in their true proportions give 1. A wish of the wrong sign counts
+    against the right ones, one that is nobody's takes weight from the others, and what is worse
+    than nothing is 0.
+
+    Args:
+        rubric: attribute -> weight, of any scale.
+        truth: attribute -> weight, for all attributes that users differ about.
+
+    >>> coverage({"list": 80, "warm": -60}, {"list": 4, "warm": -3, "formal": 1})
+    1.0
+    >>> coverage({"list": 100}, {"list": -4, "warm": -3})
+    0.0
+    """
+    agreement = sum(weight * truth.get(name, 0.0) for name, weight in rubric.items())
+    strongest = sorted(map(abs, truth.values()), reverse=True)[: len(rubric)]
+    best = float(np.linalg.norm(strongest) * np.linalg.norm(list(rubric.values())))
+    return round(max(0.0, agreement / best), 6) if best > 0 else 0.0
+
+
+class WorldCoverage:
+    """A coverage judge that knows the simulated users; see `pgenrm.train.rewards.CoverageJudge`."""
+
+    def __init__(self, world: World, meaning: Meaning) -> None:
+        """Set up the judge.
+
+        Args:
+            world: whose users the comparisons are of.
+            meaning: what the criteria of the judged chains mean.
+        """
+        self.world = world
+        self.meaning = meaning
+        self._weights = lru_cache(maxsize=100_000)(self._weights_of)
+
+    @classmethod
+    def load(cls, directory: Path, meaning: Meaning) -> "WorldCoverage":
+        """Make the world again that `pgenrm simulate` wrote to a directory.
+
+        Raises:
+            InputError: it has no readable `card.json`, or that of a world over given responses.
+        """
+        card = load_value(directory / "card.json", Card)
+        world = World(card.config, card.seed)
+        if card.source != world.source.version:
+            raise InputError(
+                f"{directory / 'card.json'}: its texts are {card.source!r}, and this version of "
+                f"pgenrm makes {world.source.version!r}; simulate the world again, without given "
+                "responses"
+            )
+        return cls(world, meaning)
+
+    def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
+        """Return the coverage of each rubric by the true weights in the query's scenario."""
+        return [
+            coverage(
+                {k: w for k, w in signed_weights(r.chain, self.meaning).items() if k != _FLAW},
+                self.truth(r),
+            )
+            for r in requests
+        ]
+
+    def truth(self, request: CoverageRequest) -> dict[str, float]:
+        """Return what the user truly wants here: attribute -> weight in log-odds.
+
+        Raises:
+            InputError: the user is not one of this world.
+        """
+        scenario, _ = self.world.source.read(request.query, request.responses)
+        return self._weights(request.user_id, scenario)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def _weights_of(self, user_id: str, scenario: int) -> dict[str, float]:
+        row = self.world.person_of(user_id).weights[scenario]
+        return {name: float(row[ATTRIBUTES.index(name)]) for name in WANTED}
