@@ -17,7 +17,7 @@ from pgenrm.sim.config import WorldConfig
 from pgenrm.sim.world import World, without_statements
 
 TEST_SEED, VALIDATION_SEED, POPULATION_SEED = 311, 312, 0
-"""None of them drew a user of the pilot, which settled the form of shrinkage and stopping."""
+"""The first two drew no user of the pilot, which settled the form of shrinkage and stopping."""
 JUDGE_SEED = 1
 N_STORED = 400
 """Seen users of the test world whose 12 choices feed the prototypes and who serve as neighbours."""
