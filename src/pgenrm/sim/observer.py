@@ -99,7 +99,7 @@ def references(
         InputError: a comparison has no label, not two responses, or texts of another world.
     """
     comparisons = list(comparisons)
-    particles = _Particles(world, seed, n_particles * n_sets)
+    particles = Particles(world, seed, n_particles * n_sets)
     # [n_comparisons, n_pairs, n_sets]: weighted sums of choice probabilities, and of weights.
     hits = np.empty((len(comparisons), len(n_pairs), n_sets))
     totals = np.empty_like(hits)
@@ -134,19 +134,22 @@ def references(
     ]
 
 
-class _Particles:
+class Particles:
     """Users drawn from the population, and how well each explains what is seen.
 
     Every method returns [n_particles] float32.
     """
 
     def __init__(self, world: World, seed: int, n: int) -> None:
+        """Draw n users of the world's population."""
         generator = rng("particles", seed)
         # Stratified: the prototypes have their exact shares, up to one particle.
         grid = (np.arange(n) + 0.5) / n
         prototypes = np.searchsorted(np.cumsum(world.population.shares), grid)
         weights = world.population.sample(generator, generator.permutation(prototypes))
         self._world = world
+        self.weights: Array = weights
+        """[n_particles, n_scenarios, n_attributes]."""
         self._weights: Array = np.ascontiguousarray(weights.transpose(1, 2, 0), np.float32)
         self._criteria: Array = world.criteria.log_shares(weights).astype(np.float32)
         self._descriptions: Array = world.descriptions.log_shares(weights).astype(np.float32)

@@ -1,0 +1,231 @@
+"""What the bundled judge is trained on before it sees whole tasks: one short exercise per step.
+
+Rows are token ids with a mask of what the loss counts. An exercise either has its own question, or
+it is a chain without its prompt, in which everything is counted but what only a prompt can tell.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pgenrm.chain import format
+from pgenrm.evaluator import ChainRequest
+from pgenrm.nano.steps import Steps, apart, chain, has, likes, listed
+from pgenrm.nano.teacher import PosteriorTeacher
+from pgenrm.nano.tokenizer import ASSISTANT, END, USER
+from pgenrm.nano.words import TASTE_NAMES, pole
+from pgenrm.prompts import Template, default_template
+from pgenrm.seeding import rng
+from pgenrm.sim.language import QUERIES, write_response
+from pgenrm.sim.tastes import CRITERIA, DESCRIPTIONS, FLAWED, WANTED
+from pgenrm.sim.world import Choice, Person, World
+from pgenrm.types import Context, Message, Preference, User
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TOLD_BY_PROMPT: Final = ("Chosen:", "Rejected:", "States:", "Scenario:", "Response ")
+"""Lines of PART 1 that only a prompt can tell; `Response 1` in PART 2 stands inside the JSON."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training sequence."""
+
+    input_ids: list[int]
+    completion_mask: list[int]
+    """1 where the loss counts."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A comparison to judge, with the user as the judge sees him."""
+
+    user: User
+    context: Context
+    responses: tuple[str, ...]
+    template: Template
+    seed: int
+
+    @property
+    def request(self) -> ChainRequest:
+        """Return it as an evaluator is asked."""
+        return ChainRequest(
+            id="practice",
+            user=self.user,
+            context=self.context,
+            responses=self.responses,
+            seed=self.seed,
+        )
+
+
+N_CHOICES: Final = ((0, 1, 2, 3, 4, 5, 6), (0.08, 0.14, 0.14, 0.34, 0.12, 0.08, 0.10))
+N_RESPONSES: Final = ((2, 3, 4), (0.86, 0.09, 0.05))
+STATED_SHARE: Final = 0.45
+"""Of the tasks that show what the user states, where he states anything."""
+
+
+def tasks(world: World, seed: int, *, n_choices: int | None = None) -> Iterator[Task]:
+    """Yield tasks without end, from the train choices of the world's seen users."""
+    index = 0
+    while True:
+        person = world.person(index)
+        index += 1
+        if not person.is_seen:
+            continue
+        choices = world.choices(person, "train")
+        for target in choices:
+            generator = rng(seed, "task", target.id)
+            n = int(generator.choice(N_CHOICES[0], p=N_CHOICES[1]))
+            yield task(world, person, choices, target, n if n_choices is None else n_choices, generator)
+
+
+def task(
+    world: World,
+    person: Person,
+    choices: Sequence[Choice],
+    target: Choice,
+    n_choices: int,
+    generator: np.random.Generator,
+) -> Task:
+    """Make a task of one choice, with others of the same user as his past."""
+    past = [c for c in choices if not c.is_narrow and c.id != target.id and c.query != target.query]
+    shown = sorted(generator.permutation(len(past))[:n_choices].tolist())
+    history = tuple(
+        Preference(
+            context=past[i].query,
+            chosen=past[i].responses[past[i].label],
+            rejected=past[i].responses[1 - past[i].label],
+        )
+        for i in shown
+    )
+    user = person.user
+    if generator.random() >= STATED_SHARE:
+        user = user.model_copy(update={"criteria": (), "self_description": None})
+    if generator.random() < 0.5:
+        user = user.model_copy(update={"demographics": {}})
+    user = user.model_copy(update={"history": history})
+    responses = list(target.responses)
+    for _ in range(int(generator.choice(N_RESPONSES[0], p=N_RESPONSES[1])) - 2):
+        features = (generator.random(target.features.shape[1]) < 0.5).astype(float)
+        features[FLAWED] = generator.random() < 0.03
+        responses.append(write_response(QUERIES[target.query], features, generator))
+    order = generator.permutation(len(responses)).tolist()
+    return Task(
+        user=user,
+        context=(Message(role="user", content=target.query),),
+        responses=tuple(responses[i] for i in order),
+        template=default_template(user),
+        seed=int(generator.integers(2**31)),
+    )
+
+
+class Encoder:
+    """Turns tasks into rows."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", teacher: PosteriorTeacher) -> None:
+        """Set up; nothing is computed yet."""
+        self._tokenizer = tokenizer
+        self._teacher = teacher
+
+    def whole(self, one: Task) -> Row:
+        """Encode prompt and chain; the loss counts the chain."""
+        prompt = one.template.render(one.user, one.context, one.responses)[-1].content
+        return self._asked(prompt, format(chain(self._steps(one))))
+
+    def chain_only(self, one: Task) -> Row:
+        """Encode the chain without its prompt; what only the prompt can tell is not counted."""
+        text = format(chain(self._steps(one))) + END
+        told, at = [], 0
+        for line in text.splitlines(keepends=True):
+            if line.startswith(TOLD_BY_PROMPT):
+                told.append((at + line.index(":") + 1, at + len(line.rstrip())))
+            at += len(line)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        counted = [
+            int(not any(low <= start and end <= high for low, high in told))
+            for start, end in encoded["offset_mapping"]
+        ]
+        return Row(self._ids(ASSISTANT) + encoded["input_ids"], [0, *counted])
+
+    def text(self, one: Task) -> Row:
+        """Encode the texts of a task as plain text."""
+        pair = one.user.history[:1]
+        texts = [one.context[-1].content, *one.responses]
+        texts += [t for p in pair for t in (p.context[-1].content, p.chosen, p.rejected)]
+        ids = self._ids("\n\n".join(texts) + END)
+        return Row(ids, [0, *[1] * (len(ids) - 1)])
+
+    def reading(self, one: Task) -> Row:
+        """Ask what each response has."""
+        features = self._steps(one).responses
+        answer = "\n".join(f"Response {i}: {listed(has(row))}" for i, row in enumerate(features, 1))
+        return self._asked(_shown(one.responses) + "What does each response have?", answer)
+
+    def difference(self, one: Task) -> Row:
+        """Ask what sets the responses apart."""
+        differing = apart(self._steps(one).responses)
+        answer = "\n".join(
+            f"Sets response {i} apart: {listed([pole(a, s) for a, s in signs])}"
+            for i, signs in enumerate(differing, 1)
+        )
+        return self._asked(_shown(one.responses) + "What sets each response apart?", answer)
+
+    def choice(self, one: Task) -> Row:
+        """Ask what a past choice says."""
+        steps = self._steps(one)
+        if not one.user.history:
+            return self.reading(one)
+        pair, read = one.user.history[-1], steps.choices[-1]
+        signs = likes(read.chosen, read.rejected)
+        answer = "\n".join(
+            (
+                f"Chosen: {listed(has(read.chosen))}",
+                f"Rejected: {listed(has(read.rejected))}",
+                f"Likes: {listed([pole(a, s) for a, s in signs])}",
+                f"Dislikes: {listed([pole(a, -s) for a, s in signs])}",
+            )
+        )
+        shown = f"<chosen>\n{pair.chosen}\n</chosen>\n<rejected>\n{pair.rejected}\n</rejected>\n"
+        return self._asked(shown + "What does this choice say?", answer)
+
+    def statement(self, generator: np.random.Generator) -> Row:
+        """Ask which criterion a sentence states."""
+        if generator.random() < 0.6:
+            item = int(generator.integers(len(CRITERIA)))
+            texts, answer = CRITERIA[item], pole(item // 2, 1 - 2 * (item % 2))
+        else:
+            item = int(generator.integers(len(DESCRIPTIONS)))
+            texts, answer = DESCRIPTIONS[item], f"{TASTE_NAMES[item // 2]} {'+-'[item % 2]}"
+        text = texts[int(generator.integers(len(texts)))]
+        return self._asked(f"{text}\nWhat does this sentence state?", f"States: {answer}")
+
+    def meeting(self, one: Task, generator: np.random.Generator) -> Row:
+        """Ask which responses meet a criterion."""
+        features = self._steps(one).responses
+        a, sign = int(generator.integers(len(WANTED))), int(generator.choice((-1, 1)))
+        met = [bool(x) is (sign > 0) for x in features[:, a]]
+        answer = "\n".join(f"Response {i}: {'yes' if m else 'no'}" for i, m in enumerate(met, 1))
+        return self._asked(f"{_shown(one.responses)}Which meet: {pole(a, sign)}?", answer)
+
+    def _steps(self, one: Task) -> Steps:
+        return self._teacher.steps(one.request, rng(one.seed, "leanings"))
+
+    def _asked(self, question: str, answer: str) -> Row:
+        prompt = self._ids(f"{USER}{question}{ASSISTANT}")
+        completion = self._ids(answer + END)
+        return Row(prompt + completion, [0] * len(prompt) + [1] * len(completion))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def _shown(responses: Sequence[str]) -> str:
+    return "".join(
+        f"<response_{i}>\n{text}\n</response_{i}>\n\n" for i, text in enumerate(responses, 1)
+    )
+
+

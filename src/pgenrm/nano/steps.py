@@ -1,0 +1,228 @@
+"""The chain that the bundled judge writes: every step in words, each following from those before.
+
+A step is a line (or one per past choice or response). Only `Leans to` is a guess, which the teacher
+samples; all others are functions of earlier lines, so that `check` can recompute them from what a
+chain itself says. Weights are multiples of four percent and ratings are 9 or 2, so that two
+responses never tie.
+
+    Past choice 1
+    Chosen: detail sources headings          what the texts have
+    Rejected: lists humorous
+    Likes: detail sources prose serious      where the two differ, the chosen one's side
+    Dislikes: brief no-sources lists humorous
+    States: prose care +                     stated criteria and self-description
+    Evidence: detail 2 prose 3               net count over choices
+    Tastes: depth +5, closeness -2, care +1  the same, summed by taste
+    Leans to: depth +7, closeness -1, care +1
+    Scenario: technical
+    Response 1: detail lists
+    Response 2: humorous
+    Sets response 1 apart: detail lists serious
+    Sets response 2 apart: brief prose humorous
+    Wants here: brief 1 prose 3 serious 2    strength of each wish that tells them apart
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pgenrm.nano.words import POLES, SIDE, TASTE_NAMES, TASTE_OF, pole
+from pgenrm.sim.config import WorldConfig
+from pgenrm.sim.tastes import FLAWED, LOADINGS, PULL, SCENARIOS, Array
+from pgenrm.types import Criterion, EvaluationChain, Rating
+
+HEADING: Final = "PART 1: PREFERENCE SYNTHESIS"
+NOTHING: Final = "nothing"
+POINTS_PER_WEIGHT: Final = 4
+"""Leanings are in quarters of a unit of weight, rounded to odd numbers: none is undecided."""
+MAX_LEANING: Final = 11
+POINTS_PER_STRENGTH: Final = 2
+MAX_STRENGTH: Final = 6
+MAX_CRITERIA: Final = 5
+UNIT_PERCENT: Final = 4
+"""Of weights: 25 units share out odd, so that no part of them is half."""
+MET, UNMET = 9, 2
+"""Ratings of a response that has what a criterion asks for, and of one that has not."""
+
+_PULL_POINTS: Final = POINTS_PER_WEIGHT * PULL
+_FLAW_POINTS: Final = POINTS_PER_WEIGHT * WorldConfig().flaw_weight
+
+
+@dataclass(frozen=True)
+class PastReading:
+    """What the two texts of a past choice have: [n_attributes] of 0 and 1 each."""
+
+    chosen: Array
+    rejected: Array
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a chain rests on; everything else follows."""
+
+    choices: tuple[PastReading, ...]
+    stated: tuple[tuple[int, int], ...]
+    """(attribute, sign) of each stated criterion."""
+    described: tuple[tuple[int, int], ...]
+    """(taste, sign) of the self-description, if there is one."""
+    leanings: tuple[int, ...]
+    """[n_tastes]; odd."""
+    scenario: int
+    responses: Array
+    """[n_responses, n_attributes] of 0 and 1."""
+
+
+def leanings_of(levels: Array) -> tuple[int, ...]:
+    """Round the levels of the tastes [n_tastes], in units of weight, to odd quarters."""
+    odd = 2 * np.floor(POINTS_PER_WEIGHT * levels / 2).astype(int) + 1
+    return tuple(np.clip(odd, -MAX_LEANING, MAX_LEANING).tolist())
+
+
+# ---------------------------------------------------------------- the steps
+
+
+def has(features: Array) -> list[str]:
+    """Name what a text has."""
+    return [POLES[a][0] for a in np.flatnonzero(features).tolist()]
+
+
+def likes(chosen: Array, rejected: Array) -> list[tuple[int, int]]:
+    """Return (attribute, sign) of the chosen text wherever the two differ."""
+    difference = chosen - rejected
+    return [(a, int(difference[a])) for a in np.flatnonzero(difference).tolist()]
+
+
+def evidence(liked: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """Return (attribute, net count) over past choices, where it is not 0."""
+    total = np.zeros(len(POLES), int)
+    for signs in liked:
+        for a, sign in signs:
+            total[a] += sign
+    return [(a, int(total[a])) for a in np.flatnonzero(total).tolist()]
+
+
+def taste_sums(net: Sequence[tuple[int, int]]) -> list[int]:
+    """Sum the evidence by taste."""
+    sums = [0] * len(TASTE_NAMES)
+    for a, count in net:
+        t = int(TASTE_OF[a])
+        if t >= 0:
+            sums[t] += int(SIDE[t, a]) * count
+    return sums
+
+
+def apart(responses: Array) -> list[list[tuple[int, int]]]:
+    """Return, per response, (attribute, sign) wherever the responses are not all alike."""
+    differing = np.flatnonzero(responses.min(axis=0) != responses.max(axis=0)).tolist()
+    return [[(a, 1 if row[a] else -1) for a in differing] for row in responses]
+
+
+def wants(
+    leanings: Sequence[int], scenario: int, differing: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Return (attribute, sign wanted, strength) for the attributes in which responses differ."""
+    found = []
+    for a in differing:
+        if a == FLAWED:
+            points, side = _FLAW_POINTS, -1
+        else:
+            t = int(TASTE_OF[a])
+            points = LOADINGS[t, a] * leanings[t] + _PULL_POINTS[scenario, a]
+            side = int(SIDE[t, a]) * (1 if leanings[t] > 0 else -1)
+        sign = side if abs(points) < 1e-9 else 1 if points > 0 else -1
+        strength = int(np.clip(np.floor(abs(points) / POINTS_PER_STRENGTH + 0.5), 1, MAX_STRENGTH))
+        found.append((a, sign, strength))
+    return found
+
+
+def rubric(wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return (attribute, sign, percent) of the strongest wishes, the strongest first.
+
+    Percentages are multiples of `UNIT_PERCENT` in proportion to the strengths, by largest remainder;
+    a wish that would get none keeps one unit.
+    """
+    shown = sorted(wanted, key=lambda wish: -wish[2])[:MAX_CRITERIA]
+    total = sum(strength for _, _, strength in shown)
+    n_units = 100 // UNIT_PERCENT
+    exact = [n_units * strength / total for _, _, strength in shown]
+    units = [max(1, int(x)) for x in exact]
+    by_remainder = sorted(range(len(shown)), key=lambda i: units[i] - exact[i])
+    for i in (by_remainder * n_units)[: max(0, n_units - sum(units))]:
+        units[i] += 1
+    while sum(units) > n_units:
+        units[int(np.argmax(units))] -= 1
+    return [(a, sign, UNIT_PERCENT * u) for (a, sign, _), u in zip(shown, units, strict=True)]
+
+
+# ---------------------------------------------------------------- the chain
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as a line holds them."""
+    return " ".join(words) if words else NOTHING
+
+
+def part_one(steps: Steps) -> Iterator[str]:
+    """Yield the lines of PART 1, from the heading on."""
+    yield HEADING
+    liked = [likes(c.chosen, c.rejected) for c in steps.choices]
+    for number, (choice, signs) in enumerate(zip(steps.choices, liked, strict=True), 1):
+        yield f"Past choice {number}"
+        yield f"Chosen: {listed(has(choice.chosen))}"
+        yield f"Rejected: {listed(has(choice.rejected))}"
+        yield f"Likes: {listed([pole(a, s) for a, s in signs])}"
+        yield f"Dislikes: {listed([pole(a, -s) for a, s in signs])}"
+    stated = [pole(a, s) for a, s in steps.stated]
+    stated += [f"{TASTE_NAMES[t]} {'+' if s > 0 else '-'}" for t, s in steps.described]
+    yield f"States: {listed(stated)}"
+    net = evidence(liked)
+    yield f"Evidence: {listed([f'{pole(a, n)} {abs(n)}' for a, n in net])}"
+    yield f"Tastes: {signed(taste_sums(net))}"
+    yield f"Leans to: {signed(steps.leanings)}"
+    yield f"Scenario: {SCENARIOS[steps.scenario]}"
+    for number, row in enumerate(steps.responses, 1):
+        yield f"Response {number}: {listed(has(row))}"
+    differing = apart(steps.responses)
+    for number, signs in enumerate(differing, 1):
+        yield f"Sets response {number} apart: {listed([pole(a, s) for a, s in signs])}"
+    wanted = wants(steps.leanings, steps.scenario, [a for a, _ in differing[0]])
+    yield f"Wants here: {listed([f'{pole(a, s)} {n}' for a, s, n in wanted])}"
+
+
+def signed(levels: Sequence[int]) -> str:
+    """Write one number per taste."""
+    return ", ".join(f"{name} {n:+d}" for name, n in zip(TASTE_NAMES, levels, strict=True))
+
+
+def chain(steps: Steps) -> EvaluationChain:
+    """Write out the chain.
+
+    Responses that do not differ in anything are all rated as meeting the first criterion.
+    """
+    differing = apart(steps.responses)
+    wanted = wants(steps.leanings, steps.scenario, [a for a, _ in differing[0]])
+    criteria = rubric(wanted) or [(FLAWED, -1, 100)]
+    ratings, totals = [], []
+    for row in steps.responses:
+        met, row_ratings = 0, []
+        for a, sign, percent in criteria:
+            is_met = bool(row[a]) is (sign > 0)
+            met += percent * is_met
+            row_ratings.append(
+                Rating(score=MET if is_met else UNMET, reason=f"{'yes' if is_met else 'no'}, {met}% met")
+            )
+        ratings.append(tuple(row_ratings))
+        totals.append(total_of(met))
+    return EvaluationChain(
+        preferences="\n".join(part_one(steps)),
+        criteria=tuple(Criterion(name=pole(a, s), weight=p) for a, s, p in criteria),
+        ratings=tuple(ratings),
+        stated_scores=tuple(totals),
+    )
+
+
+def total_of(met_percent: int) -> float:
+    """Return the weighted total of a response that meets this share of the rubric."""
+    return round((MET * met_percent + UNMET * (100 - met_percent)) / 100, 2)
