@@ -15,7 +15,7 @@ from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.cli import app
 from pgenrm.cli.calibrate import WORDS, stopping_in_words, weights_in_words
 from pgenrm.cli.judging import judge_all
-from pgenrm.cli.show import show_judgment, typical_chain
+from pgenrm.cli.show import show_judgment
 from pgenrm.cli.stored import EMBEDDINGS_ENDING, beside, open_to_look
 from pgenrm.errors import EngineError
 from pgenrm.judge import PGenRM
@@ -26,6 +26,7 @@ from pgenrm.scaling.shrinkage import ShrinkageWeights
 from pgenrm.scaling.stopping import StoppingRule, rounds
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment
+from pgenrm.verdict import typical_chain
 from tests.scaling_cases import FixedNeighbours
 from tests.test_cli import Terminal, pgenrm
 

@@ -10,7 +10,7 @@ from scipy.special import stdtr
 from pgenrm.case import Case
 from pgenrm.scaling.aggregate import Combined, on_scale
 from pgenrm.scaling.evidence import Chains, Evidence, Floats
-from pgenrm.types import Comparison, Judgment, Outcome
+from pgenrm.types import Comparison, JudgedChain, Judgment, Outcome
 
 TIE_TOLERANCE = 1e-9
 """Pooled scores closer than this are equal; it only absorbs floating-point noise."""
@@ -75,7 +75,7 @@ def verdict(
         choice=choice,
         is_tie=is_tie,
         label=comparison.label,
-        outcome=_outcome(comparison, choice, is_tie),
+        outcome=outcome_of(comparison, choice, is_tie),
         confidence=_confidence(groups, scores, choice)
         if probabilities is None
         else round(float(probabilities[0, :n_responses].max()), 6),
@@ -154,7 +154,8 @@ def _decide(scores: Floats | None) -> tuple[int | None, bool]:
     return (int(best[0]), False) if len(best) == 1 else (None, True)
 
 
-def _outcome(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcome | None:
+def outcome_of(comparison: Comparison, choice: int | None, is_tie: bool) -> Outcome | None:
+    """Say what a verdict is worth; None where there is no label, or nothing to choose."""
     if comparison.label is None or len(comparison.responses) == 1:
         return None
     if is_tie:
@@ -214,3 +215,26 @@ def _order_consistency(
 def digest(comparison: Comparison) -> str:
     """Fingerprint a comparison, so that a changed one is not taken for judged."""
     return blake2b(comparison.model_dump_json().encode(), digest_size=8).hexdigest()
+
+
+def typical_chain(judgment: Judgment) -> JudgedChain:
+    """Pick the chain whose rubric shares most weight with those of the others.
+
+    Among the own chains, unless there are none.
+    """
+    own = [judged for judged in judgment.chains if judged.neighbour is None]
+    chains = own or judgment.chains
+    rubrics = []
+    for judged in chains:
+        total = sum(c.weight for c in judged.chain.criteria) or 1.0
+        rubrics.append({c.name: c.weight / total for c in judged.chain.criteria})
+
+    def shared(i: int) -> float:
+        return sum(
+            min(share, other.get(name, 0.0))
+            for j, other in enumerate(rubrics)
+            for name, share in rubrics[i].items()
+            if j != i
+        )
+
+    return chains[max(range(len(rubrics)), key=shared)]

@@ -12,7 +12,8 @@ from rich.text import Text
 from pgenrm.accuracy import Accuracy, Tally
 from pgenrm.scaling.reliability import reliability
 from pgenrm.scaling.stopping import Stage
-from pgenrm.types import Comparison, Criterion, JudgedChain, Judgment, Outcome
+from pgenrm.types import Comparison, Criterion, Judgment, Outcome
+from pgenrm.verdict import typical_chain
 
 BAR_WIDTH = 24
 MIN_VERDICTS: Final = 100
@@ -50,29 +51,6 @@ def show_judgment(console: Console, comparison: Comparison, judgment: Judgment) 
     parts += _failures(judgment)
     title = Text(_plain(f"{judgment.id} · user {judgment.user_id}"))
     console.print(Panel(Group(*parts), title=title, expand=True))
-
-
-def typical_chain(judgment: Judgment) -> JudgedChain:
-    """Pick the chain whose rubric shares most weight with those of the others.
-
-    Among the own chains, unless there are none.
-    """
-    own = [judged for judged in judgment.chains if judged.neighbour is None]
-    chains = own or judgment.chains
-    rubrics = []
-    for judged in chains:
-        total = sum(c.weight for c in judged.chain.criteria) or 1.0
-        rubrics.append({c.name: c.weight / total for c in judged.chain.criteria})
-
-    def shared(i: int) -> float:
-        return sum(
-            min(share, other.get(name, 0.0))
-            for j, other in enumerate(rubrics)
-            for name, share in rubrics[i].items()
-            if j != i
-        )
-
-    return chains[max(range(len(rubrics)), key=shared)]
 
 
 def _among(judgment: Judgment) -> str:
