@@ -281,7 +281,9 @@ def _needs(loc: tuple[int | str, ...], kind: type[BaseModel]) -> str:
         return NEEDS.get(kind, "add it")
     if "context" in loc:
         return "a message needs role and content"
-    return NEEDS[Preference if "history" in loc else User]
+    if "history" in loc:
+        return NEEDS[Preference]
+    return NEEDS[User] if "user" in loc else "add it"
 
 
 def _shown(value: object) -> str:

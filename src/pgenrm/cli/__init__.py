@@ -1,4 +1,4 @@
-"""The command line: `pgenrm judge`, `calibrate`, `prototypes`, `simulate`, `demo`."""
+"""The command line: `pgenrm judge`, `calibrate`, `prototypes`, `simulate`, `data`, `demo`."""
 
 import io
 import sys
@@ -9,6 +9,7 @@ from rich.console import Console
 
 import pgenrm
 from pgenrm.cli.calibrate import calibrate_command
+from pgenrm.cli.data import data_app
 from pgenrm.cli.demo import demo_command
 from pgenrm.cli.judge import judge_command
 from pgenrm.cli.prototypes import prototypes_app
@@ -43,6 +44,7 @@ app.command("judge")(judge_command)
 app.add_typer(prototypes_app)
 app.command("calibrate")(calibrate_command)
 app.command("simulate")(simulate_command)
+app.add_typer(data_app)
 app.command("demo")(demo_command)
 
 

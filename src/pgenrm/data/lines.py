@@ -1,0 +1,79 @@
+"""Comparisons of anybody's own: a file of JSON Lines, or a directory with one for each split."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pgenrm.data.dataset import (
+    LEARNT_FROM,
+    SPLITS,
+    TEST_SEEN,
+    TEST_UNSEEN,
+    Dataset,
+    in_neutral_order,
+    is_same_choice,
+    splits_of,
+)
+from pgenrm.data.hub import files_digest
+from pgenrm.errors import InputError
+from pgenrm.rows import read_comparisons
+from pgenrm.types import Comparison
+
+TEST: Final = "test"
+ENDINGS: Final = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+
+
+def load_lines(path: Path) -> Dataset:
+    """Load comparisons as `pgenrm judge` reads them, labelled.
+
+    A file is one to test on. A directory has files named after splits (`train.jsonl`, ...);
+    `test.jsonl` is sorted into seen and unseen users. Responses are put into an order that says
+    nothing of the label, and a past choice that is the comparison itself is left out.
+
+    Raises:
+        InputError: there is no such file, or a comparison has no label or not two responses.
+        RowError: a row is wrong.
+    """
+    files = {TEST: path} if path.is_file() else _files(path)
+    read = [(name, c) for name, file in files.items() for c in _labelled(file)]
+    learnt_from = {c.user.id for name, c in read if name in LEARNT_FROM}
+    named: list[tuple[str, Comparison]] = []
+    n_dropped = 0
+    for name, comparison in read:
+        split = name
+        if name == TEST:
+            split = TEST_SEEN if comparison.user.id in learnt_from else TEST_UNSEEN
+        history = tuple(p for p in comparison.user.history if not is_same_choice(p, comparison))
+        n_dropped += len(comparison.user.history) - len(history)
+        user = comparison.user.model_copy(update={"history": history})
+        named.append((split, in_neutral_order(comparison.model_copy(update={"user": user}))))
+    notes = (f"{n_dropped} past choices were the comparison itself: left out",) if n_dropped else ()
+    revision = f"{path.name}@files:{files_digest(files.values())}"
+    return Dataset(str(path), revision, splits_of(named), notes)
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Return the files of a directory by the name of their split."""
+    found = {
+        name: path / f"{name}{ending}"
+        for name in (*SPLITS, TEST)
+        for ending in ENDINGS
+        if (path / f"{name}{ending}").is_file()
+    }
+    if not found:
+        raise InputError(
+            f"{path} is no file of comparisons and holds none named after a split; write "
+            f"{', '.join(f'{name}.jsonl' for name in (*SPLITS, TEST))}, those that there are"
+        )
+    return found
+
+
+def _labelled(path: Path) -> Iterator[Comparison]:
+    for comparison in read_comparisons([path]):
+        if comparison.label is None or len(comparison.responses) < 2:
+            raise InputError(
+                f"{path}: comparison {comparison.id!r} has "
+                + ("no label" if comparison.label is None else "one response")
+                + "; a data set needs the label of the preferred one of several responses"
+            )
+        yield comparison
