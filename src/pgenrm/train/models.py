@@ -80,7 +80,7 @@ def load_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, seed: int) -
         config = model_config(spec, tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            return AutoModelForCausalLM.from_config(config, **_how(spec))
+            return _new_model(config, **_how(spec))
     base, revision = _base(spec)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -132,7 +132,7 @@ def check_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> int:
             f"{spec.name} embeds {n_embedded}; use the tokenizer that belongs to it"
         )
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+        skeleton = _new_model(config)
     if spec.lora is not None:
         if spec.path is not None and _base(spec)[0] != spec.path:
             raise InputError(
@@ -204,6 +204,10 @@ def check_prompts_fit(
         )
 
 
+def _new_model(config: Any, **how: Any) -> Any:
+    return AutoModelForCausalLM.from_config(config, **how)  # type: ignore[no-untyped-call]
+
+
 def _how(spec: ModelSpec) -> dict[str, Any]:
     attention = {} if spec.attention is None else {"attn_implementation": spec.attention}
     return {"dtype": getattr(torch, spec.dtype), **attention}
@@ -223,7 +227,7 @@ def _base(spec: ModelSpec) -> tuple[str, str | None]:
 def _quantisation(spec: ModelSpec) -> BitsAndBytesConfig | None:
     if spec.quantisation == "none":
         return None
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -5,7 +5,6 @@ It is written before the first step, replaced as a whole, and never left half-wr
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 import pgenrm
 from pgenrm.errors import InputError
@@ -63,7 +64,7 @@ class RunRecord(Value):
     n_processes: int
     attempts: tuple[Attempt, ...]
     ended: str | None = None
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = Field(default_factory=dict)
     """What was found before the first step, e.g. numbers of rows, tokens and parameters."""
 
 
@@ -133,11 +134,17 @@ def read_record(out: Path) -> RunRecord | None:
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end.
+    """Return the newest checkpoint that was written to its end; None without one."""
+    return max((c for c in checkpoints(out) if is_complete(c)), key=step_of, default=None)
 
-    Its state file is the last that the trainer writes.
-    """
-    return max((c for c in checkpoints(out) if _is_complete(c)), key=step_of, default=None)
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: its state file comes last."""
+    try:
+        json.loads((checkpoint / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -168,7 +175,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is either the old one or the new one, whatever happens."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _write(out: Path, record: RunRecord) -> RunRecord:
@@ -192,14 +199,6 @@ def _differences(before: RunRecord, now: RunRecord) -> list[str]:
 
 def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / STATE_FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _versions() -> dict[str, str]:

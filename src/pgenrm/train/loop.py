@@ -1,0 +1,127 @@
+"""The run itself: from the last good checkpoint to the weights, whatever happens on the way.
+
+All three stages train here. A run ends in one of three states, written to run.json: finished, with
+the weights in `model/`; failed, with the reason; or interrupted. A killed one stays `running`. Each
+of the last three can be resumed.
+"""
+
+import errno
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pgenrm.errors import MissingExtraError, TrainingError
+from pgenrm.train.callbacks import ProgressCallback
+from pgenrm.train.chart import draw_run
+from pgenrm.train.record import (
+    MODEL_DIR,
+    RunStatus,
+    checkpoints,
+    finish_run,
+    is_complete,
+    last_checkpoint,
+)
+
+try:
+    from safetensors import SafetensorError
+    from transformers import Trainer
+except ImportError as error:
+    raise MissingExtraError("train", "training") from error
+
+logger = logging.getLogger(__name__)
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container.cc")
+"""In the messages of torch's own writer, which raises plain RuntimeErrors."""
+
+
+def run_to_end(trainer: Trainer, out: Path) -> None:
+    """Train, keep the weights, draw the chart, and say how it ended.
+
+    Goes on from the last good checkpoint where there is one. Call `start_run` before.
+
+    Raises:
+        TrainingError: a loss is no number, or the disk is full; the last good checkpoint is kept.
+    """
+    is_main = trainer.is_world_process_zero()
+    start = last_checkpoint(out)
+    trainer.accelerator.wait_for_everyone()
+    if is_main:
+        remove_unfinished(out)
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        save_model(trainer, out)
+    except BaseException as error:
+        _take_bars_away(trainer)
+        cause = _full_disk(error, out)
+        if is_main:
+            _end_badly(out, cause or error)
+        if cause is not None:
+            raise cause from error
+        raise
+    if is_main:
+        draw_run(out)
+        finish_run(out, RunStatus.FINISHED)
+    trainer.accelerator.wait_for_everyone()
+
+
+def save_model(trainer: Trainer, out: Path) -> None:
+    """Write weights and tokenizer to `out/model`, all of it or nothing."""
+    partial = out / f"{MODEL_DIR}.partial"
+    trainer.save_model(str(partial))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        if not partial.is_dir():  # FSDP that saves shards alone
+            raise TrainingError(
+                f"no weights came out at the end of {out}; set fsdp_state_dict_type: "
+                "FULL_STATE_DICT in the accelerate config, then go on with --resume"
+            )
+        shutil.rmtree(out / MODEL_DIR, ignore_errors=True)
+        partial.replace(out / MODEL_DIR)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove checkpoints and weights that were not written to their end."""
+    for checkpoint in checkpoints(out):
+        if not is_complete(checkpoint):
+            logger.warning("%s was not written to its end; removed", checkpoint)
+            shutil.rmtree(checkpoint)
+    shutil.rmtree(out / f"{MODEL_DIR}.partial", ignore_errors=True)
+
+
+def _end_badly(out: Path, error: BaseException) -> None:
+    is_stopped = isinstance(error, KeyboardInterrupt)
+    status = RunStatus.INTERRUPTED if is_stopped else RunStatus.FAILED
+    reason = "stopped by Ctrl-C" if is_stopped else f"{type(error).__name__}: {error}"
+    remove_unfinished(out)  # makes room, too
+    try:
+        finish_run(out, status, reason)
+    except OSError as full:
+        logger.error("run.json could not be written either: %s", full)
+
+
+def _full_disk(error: BaseException, out: Path) -> TrainingError | None:
+    """Tell whether writing failed, which each library reports in its own way."""
+    seen: BaseException | None = error
+    while seen is not None:
+        is_full = (
+            (isinstance(seen, OSError) and seen.errno in FULL)
+            or isinstance(seen, SafetensorError)
+            or (isinstance(seen, RuntimeError) and any(w in str(seen) for w in TORCH_WRITER))
+        )
+        if is_full:
+            good = last_checkpoint(out)
+            kept = f"{good} is good" if good else "there is no checkpoint yet"
+            return TrainingError(
+                f"{out} could not be written to ({seen}); {kept}. Make room, then go on with "
+                "--resume; trl.save_total_limit keeps fewer checkpoints"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _take_bars_away(trainer: Any) -> None:
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ProgressCallback):
+            callback.close()
