@@ -13,7 +13,7 @@ SRC = Path(pgenrm.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"types", "seeding", "untrusted", "cache_file"},
+    {"types", "seeding", "untrusted", "cache_file", "batches"},
     {"history", "rows", "accuracy", "evaluator", "neighbours"},
     {"engines", "chain", "prompts", "scaling"},
     {"budget"},

@@ -5,12 +5,11 @@ balanced rotations), and all are pooled *before* deciding, the orders counting a
 unscored comparison are outcomes, never guesses.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pgenrm.attributes.scenario import classify
+from pgenrm.batches import batched, in_order
 from pgenrm.case import MIN_TO_HOLD_OUT, Asked, Case, by_prefix, rotations
 from pgenrm.errors import EngineError
 from pgenrm.evaluator import ChainSet, Evaluator, RubricScorer
@@ -110,32 +109,9 @@ class PGenRM:
             EngineError: the evaluator cannot work at all. A lost chain is a failure inside its
                 judgment, not an exception.
         """
-        batches = _batches(comparisons, self.batch_size)
-        if self.workers == 1:
-            for comparisons_at_once in batches:
-                yield from self._judge_batch(comparisons_at_once)
-            return
-        executor = ThreadPoolExecutor(self.workers, thread_name_prefix="pgenrm-judge")
-        under_way: deque[Future[list[Judgment]]] = deque()
-        bad_row: Exception | None = None
-        try:
-            while True:
-                batch: list[Comparison] | None = None
-                if len(under_way) < 2 * self.workers and bad_row is None:
-                    try:
-                        batch = next(batches, None)
-                    except Exception as error:  # what is under way is paid for: it comes first
-                        bad_row = error
-                if batch:
-                    under_way.append(executor.submit(self._judge_batch, batch))
-                elif under_way:
-                    yield from under_way.popleft().result()
-                elif bad_row:
-                    raise bad_row
-                else:
-                    return
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+        batches = batched(comparisons, self.batch_size)
+        for judgments in in_order(batches, self._judge_batch, self.workers):
+            yield from judgments
 
     def judge_one(self, comparison: Comparison) -> Judgment:
         """Judge a single comparison."""
@@ -264,20 +240,3 @@ class PGenRM:
                 n_choices = agrees.n_pairs + agrees.n_failed
                 value = agrees.log_likelihood / agrees.n_pairs * n_choices
                 one.chain = one.chain.model_copy(update={"agreement": round(value, 6)})
-
-
-def _batches(comparisons: Iterable[Comparison], size: int) -> Iterator[list[Comparison]]:
-    """Yield lists of up to `size`; when reading fails, what was read before comes first."""
-    batch: list[Comparison] = []
-    try:
-        for comparison in comparisons:
-            batch.append(comparison)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except Exception:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch

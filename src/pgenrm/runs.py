@@ -51,14 +51,14 @@ class Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         settings_path = self.path.with_name(self.path.name + ".run.json")
         has_rows = self.path.exists() and self.path.stat().st_size > 0
-        _check_settings(settings_path, json.loads(json.dumps(dict(settings))), has_rows=has_rows)
+        check_settings(settings_path, json.loads(json.dumps(dict(settings))), has_rows=has_rows)
         self._file = self.path.open("ab")
         try:
-            _lock(self._file, self.path)
+            lock(self._file, self.path)
             self.n_retried = self._drop_unscored() if retry_unscored else 0
             """Stored judgments that were taken out to be judged again."""
             end = 0
-            for n, raw in _lines(self.path):
+            for n, raw in whole_lines(self.path):
                 self._note_stored(n, raw)
                 end += len(raw)
             self._file.truncate(end)
@@ -79,7 +79,7 @@ class Run:
         partial.replace(self.path)
         self._file.close()
         self._file = self.path.open("ab")
-        _lock(self._file, self.path)
+        lock(self._file, self.path)
         return n_dropped
 
     def _note_stored(self, n: int, raw: bytes) -> None:
@@ -154,15 +154,19 @@ def read_judgments(path: str | Path) -> Iterator[Judgment]:
     Raises:
         RowError: another line is not a judgment.
     """
-    for n, raw in _lines(Path(path)):
+    for n, raw in whole_lines(Path(path)):
         try:
             yield Judgment.model_validate_json(raw)
         except ValidationError as error:
             raise RowError(f"{path}:{n}", explain(error, Judgment)) from error
 
 
-def _check_settings(path: Path, settings: dict[str, Any], *, has_rows: bool) -> None:
-    """Compare with the settings that stand beside the run, or write them for a new one."""
+def check_settings(path: Path, settings: dict[str, Any], *, has_rows: bool) -> None:
+    """Compare with the settings that stand beside the run, or write them for a new one.
+
+    Raises:
+        InputError: they differ, or cannot be read.
+    """
     if not has_rows:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -185,8 +189,12 @@ def _check_settings(path: Path, settings: dict[str, Any], *, has_rows: bool) -> 
         )
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Keep other processes out until the file is closed; without effect on Windows."""
+def lock(file: IO[bytes], path: Path) -> None:
+    """Keep other processes out until the file is closed; without effect on Windows.
+
+    Raises:
+        InputError: another process holds it.
+    """
     if sys.platform == "win32":
         return
     import fcntl
@@ -197,7 +205,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise InputError(f"another process is writing to {path}; wait for it") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (number, line) and stop at a half-written last line."""
     if not path.exists():
         return
