@@ -20,8 +20,8 @@ from pgenrm.rows import load_value
 from pgenrm.sim.card import Card
 from pgenrm.sim.tastes import ATTRIBUTES, FLAWED, MEASURED, WANTED
 from pgenrm.sim.world import World
-from pgenrm.train.rewards import CoverageRequest
-from pgenrm.types import EvaluationChain, Failure
+from pgenrm.train.rewards import CoverageRequest, Criteria
+from pgenrm.types import Comparison, EvaluationChain, Failure
 
 Meaning = Callable[[str], tuple[str, int] | None]
 """Name of a criterion -> (attribute of the world, 1 for wanting it or -1 for wanting it absent);
@@ -125,6 +125,10 @@ class WorldCoverage:
                 "responses"
             )
         return cls(world, meaning)
+
+    def criteria(self, comparisons: Sequence[Comparison]) -> Criteria:
+        """Return nothing: the users' weights are known."""
+        return {}
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
         """Return the coverage of each rubric by the true weights in the query's scenario."""

@@ -10,13 +10,13 @@ How a chain covers what a user wants is rated by a `CoverageJudge`: a language m
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from pgenrm.chain import parse
 from pgenrm.errors import FormatError
-from pgenrm.types import EvaluationChain, Failure, Value
+from pgenrm.types import Comparison, EvaluationChain, Failure, Value
 
 FORMAT_ERROR: Final = -0.1
 """Paper, section 3.2."""
@@ -39,8 +39,19 @@ class CoverageRequest(Value):
     chain: EvaluationChain
 
 
+Criteria = Mapping[str, tuple[str, ...] | Failure]
+"""User id -> what he wants, or why it is not known."""
+
+
 class CoverageJudge(Protocol):
     """Rates how far chains cover what their users want: the process reward."""
+
+    def criteria(self, comparisons: Sequence[Comparison]) -> Criteria:
+        """Return what the users of some comparisons want, as far as the judge has to be told.
+
+        They come back to it with every request. A user without any is left out.
+        """
+        ...
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
         """Return for each request a number in [0, 1], or why there is none."""

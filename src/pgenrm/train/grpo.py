@@ -1,0 +1,212 @@
+"""What both stages of reinforcement learning share: TRL's GRPOTrainer, made safe for chains.
+
+Three things are added to it. A group in which a reward could not be had for some completion goes
+without that reward altogether: TRL counts a missing one as 0 in the sum, and the others of the
+group would seem better than they are. The order of prompts is a function of the seed, so that a run
+can be resumed. And whoever wants to know what was sampled is told: samples for a person, the mix of
+a curriculum, estimates of hardness.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt
+
+from pgenrm.errors import InputError, MissingExtraError, PgenrmError, TrainingError
+from pgenrm.train.blocks import BlockSampler, Draw, n_blocks
+from pgenrm.train.recipe import StageRecipe
+from pgenrm.train.record import last_checkpoint
+from pgenrm.train.trl_config import trl_config
+
+try:
+    import torch
+    from trl import GRPOConfig, GRPOTrainer
+except ImportError as error:
+    raise MissingExtraError("train", "training") from error
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Completions that one process sampled for a block, with what they earned."""
+
+    step: int
+    """Optimiser steps done before."""
+    block: int | None
+    """Number of the block; None for completions that are not trained on."""
+    rows: Sequence[Mapping[str, Any]]
+    """[n] of the data set, one per completion."""
+    texts: Sequence[str]
+    rewards: Mapping[str, Sequence[float | None]]
+    """Name of a reward function -> [n], before weighting; None where there is none."""
+
+
+class GrpoRecipe(StageRecipe):
+    """What the recipes of both stages hold."""
+
+    template: str = "chain_history"
+    """Name of a built-in prompt, or a Jinja file."""
+    n_history: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    """Numbers of past choices in a prompt, one of which is drawn for each."""
+
+
+Observer = Callable[[Rollouts], Mapping[str, float]]
+"""Is shown what was sampled, and returns numbers to log."""
+
+
+class ChainTrainer(GRPOTrainer):
+    """TRL's trainer with whole groups, repeatable blocks and observers."""
+
+    def __init__(self, *args: Any, draw: Draw, **kwargs: Any) -> None:
+        """Set up the trainer.
+
+        Args:
+            args: TRL's.
+            draw: which prompts each block holds.
+            kwargs: TRL's.
+        """
+        self.args: Any  # to the base class these may be any trainer's
+        self.model: Any
+        self.num_generations: Any
+        self.num_generations_eval: Any
+        self.draw = draw
+        self.observers: list[Observer] = []
+        self._block: int | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def n_repeats(self) -> int:
+        """How often a block is read."""
+        return int(self.args.steps_per_generation * self.args.num_iterations)
+
+    def _get_train_sampler(self, dataset: Any = None) -> BlockSampler:
+        return BlockSampler(
+            self.draw,
+            n_blocks(self.args),
+            n_prompts=n_prompts(self.args),
+            n_generations=self.num_generations,
+            n_repeats=self.n_repeats,
+        )
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> torch.Tensor:
+        step = self.state.global_step
+        try:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        except PgenrmError:
+            raise
+        except Exception as error:  # a reward function may be anybody's
+            good = last_checkpoint(Path(self.args.output_dir))
+            kept = f"{good} is good; resume from it" if good else "there is no checkpoint yet"
+            raise TrainingError(
+                f"a reward function failed at step {step + 1}: {type(error).__name__}: {error}; "
+                f"mend it, then run again ({kept})"
+            ) from error
+        is_training = self.model.training
+        n_generations = self.num_generations if is_training else self.num_generations_eval
+        rewards, n_dropped = whole_groups(rewards, n_generations)
+        metrics = self._metrics["train" if is_training else "eval"]
+        for name, n in zip(self.reward_func_names, n_dropped.tolist(), strict=True):
+            metrics[f"rewards/{name}/groups_dropped"].append(n)
+        self._observe(inputs, completions, rewards)
+        return rewards
+
+    def _observe(self, inputs: Any, completions: Any, rewards: torch.Tensor) -> None:
+        block = None
+        if self.model.training:
+            if self._block is None:  # checkpoints are saved between blocks only
+                micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
+                self._block = micro_steps // self.n_repeats
+            block = self._block
+            self._block += 1
+        first = self.accelerator.process_index * len(inputs)
+        own = rewards[first : first + len(inputs)].T.tolist()
+        rollouts = Rollouts(
+            step=self.state.global_step,
+            block=block,
+            rows=inputs,
+            texts=[completion[0]["content"] for completion in completions],
+            rewards={
+                name: [None if r != r else r for r in column]  # NaN is TRL's None
+                for name, column in zip(self.reward_func_names, own, strict=True)
+            },
+        )
+        for observe in self.observers:
+            for name, value in observe(rollouts).items():
+                self._log_metric(name, value)
+
+
+def whole_groups(rewards: torch.Tensor, n_generations: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take a reward away from every group in which some completion lacks it.
+
+    Args:
+        rewards: [n_groups * n_generations, n_functions]; NaN where there is none.
+        n_generations: completions of a group, one after the other.
+
+    Returns:
+        The rewards, and [n_functions] how many groups each was taken from.
+    """
+    groups = rewards.view(-1, n_generations, rewards.shape[1])
+    is_lost = groups.isnan().any(dim=1, keepdim=True)
+    return groups.masked_fill(is_lost, torch.nan).view_as(rewards), is_lost.sum(dim=(0, 1))
+
+
+def grpo_config(recipe: StageRecipe, out: Path, **ours: Any) -> GRPOConfig:
+    """Build TRL's config, and see that a run by it can be done and resumed.
+
+    Args:
+        recipe: of the stage.
+        out: the run's directory.
+        ours: settings that the stage itself makes.
+
+    Raises:
+        InputError: groups do not fill the batch, the length is not given in steps, a checkpoint
+            would fall between two uses of the same completions, or as `trl_config`.
+    """
+    for key in ours:
+        if key in recipe.trl:
+            raise InputError(f"trl.{key}: not here; the stage sets it from the rest of the recipe")
+    _check_groups(recipe.trl)
+    if int(recipe.trl.get("max_steps", -1)) < 1:
+        raise InputError("trl.max_steps is missing: the length of the run in optimiser steps")
+    args = trl_config(GRPOConfig, recipe.model_copy(update={"trl": {**recipe.trl, **ours}}), out)
+    assert args.steps_per_generation is not None  # TRL fills in what a recipe leaves out
+    n_repeats = args.steps_per_generation * args.num_iterations
+    n_steps = int(args.save_steps)
+    if args.save_strategy == "steps" and n_steps * args.gradient_accumulation_steps % n_repeats:
+        raise InputError(
+            f"trl.save_steps is {n_steps}, but completions are used for "
+            f"{n_repeats / args.gradient_accumulation_steps:g} steps; a checkpoint in between "
+            "cannot be resumed as it was, so make it a multiple"
+        )
+    if recipe.model.path is None and args.beta and recipe.model.lora is None:
+        raise InputError(
+            "trl.beta needs a reference model, which is read from model.path; a new model has none "
+            "(--set trl.beta=0)"
+        )
+    return args
+
+
+def n_prompts(args: GRPOConfig) -> int:
+    """Return how many prompts a block holds, over all processes."""
+    assert args.generation_batch_size is not None
+    assert args.num_generations is not None
+    return args.generation_batch_size // args.num_generations
+
+
+def _check_groups(trl: Mapping[str, Any]) -> None:
+    n_generations = int(trl.get("num_generations", 8))
+    n_devices = int(os.environ.get("WORLD_SIZE", "1"))
+    n_per_device = int(trl.get("per_device_train_batch_size", 8))
+    n_steps = int(trl.get("steps_per_generation") or trl.get("gradient_accumulation_steps") or 1)
+    n_completions = int(trl.get("generation_batch_size") or n_per_device * n_devices * n_steps)
+    if n_completions % n_generations:
+        raise InputError(
+            f"trl.num_generations is {n_generations}, which does not divide the {n_completions} "
+            f"completions of a batch ({n_per_device} per device x {n_devices} processes x "
+            f"{n_steps} steps); a group must be whole: change one of "
+            "trl.per_device_train_batch_size, trl.steps_per_generation and trl.num_generations"
+        )

@@ -1,0 +1,290 @@
+"""Stage 2, Criteria-based Reasoning Enhancement: GRPO by process and outcome (paper, section 3.2).
+
+The prompt holds query, responses and a few past choices, but no criteria: the model must find them.
+R = alpha * process + beta * outcome, and a small loss for a chain that cannot be read. This file is
+the stage from end to end; `grpo` says what is added to TRL's trainer, `rewards` what is rewarded.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from rich.console import Console
+
+from pgenrm.errors import InputError, MissingExtraError
+from pgenrm.prompts import Template
+from pgenrm.rows import read_comparisons
+from pgenrm.train.blocks import Draw, uniform_draw
+from pgenrm.train.grpo import ChainTrainer, GrpoRecipe, grpo_config, n_prompts
+from pgenrm.train.grpo_callbacks import ConstantRewardCallback, SampleWriter
+from pgenrm.train.loop import run_to_end
+from pgenrm.train.models import (
+    check_chat_template,
+    check_model,
+    context_window,
+    load_model,
+    load_tokenizer,
+    lora_config,
+    model_config,
+)
+from pgenrm.train.process_judge import PATIENCE_S
+from pgenrm.train.record import (
+    RunRecord,
+    RunStatus,
+    fingerprint_files,
+    read_record,
+    start_run,
+)
+from pgenrm.train.rewards import CoverageJudge, Criteria, format_error, outcome, process_reward
+from pgenrm.train.rl_rows import prompt_rows
+from pgenrm.train.rows import find_files
+from pgenrm.types import Comparison, Failure, Message, Value
+
+try:
+    import datasets
+    from transformers import PreTrainedTokenizerBase, PrinterCallback
+    from trl import GRPOConfig
+
+    from pgenrm.train.callbacks import GuardCallback, MetricsCallback, ProgressCallback
+except ImportError as error:
+    raise MissingExtraError("train", "training") from error
+
+CriteriaOf = Callable[[Sequence[Comparison]], Criteria]
+
+
+class JudgeSpec(Value):
+    """Who rates how far a chain covers the user's criteria."""
+
+    kind: Literal["model", "world"]
+    """A language model; or, for comparisons of a simulated world, one that knows its users."""
+    model: str | None = None
+    """As `pgenrm judge --model`: `openai:NAME`, a directory or a hub id."""
+    base_url: str | None = None
+    """Of a server for `openai:NAME`."""
+    concurrency: PositiveInt = 64
+    """Calls under way at once, per training process."""
+    patience_s: NonNegativeFloat = PATIENCE_S
+    """How long a server that does not answer is waited for before the run stops."""
+    world: str | None = None
+    """Directory that `pgenrm simulate` wrote."""
+    words: Literal["attributes", "nano"] = "attributes"
+    """Whose criteria the trained model writes, for `kind = "world"`."""
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        if getattr(self, self.kind) is None:
+            raise ValueError(f'of kind "{self.kind}" needs {self.kind}')
+        return self
+
+
+class RlRecipe(GrpoRecipe):
+    """Criteria-based Reasoning Enhancement (paper, section 3.2, stage 2)."""
+
+    stage: Literal["rl"] = "rl"
+    alpha: NonNegativeFloat
+    """Weight of the process reward; 0 goes without it, and without a judge."""
+    beta: NonNegativeFloat
+    """Weight of the outcome reward. (The weight of the KL term is `trl.beta`.)"""
+    judge: JudgeSpec | None = None
+
+    @model_validator(mode="after")
+    def _process_has_a_judge(self) -> Self:
+        if (self.alpha > 0) != (self.judge is not None):
+            raise ValueError(
+                "needs a judge exactly where alpha, the weight of its reward, is not 0"
+            )
+        return self
+
+
+def train_rl(
+    recipe: RlRecipe,
+    out: Path,
+    *,
+    judge: CoverageJudge | None = None,
+    command: Sequence[str] = (),
+    resume: bool = False,
+    console: Console | None = None,
+) -> RunRecord:
+    """Train a model to find a user's criteria and to judge by them.
+
+    Leaves in `out`: run.json, metrics.jsonl, chart.svg, prompts.parquet (with the order of each),
+    samples.jsonl where the recipe asks for them, checkpoints, and the weights in `model/`. Under
+    `accelerate launch` every process calls this.
+
+    Args:
+        recipe: all that the run is told.
+        out: the run's directory.
+        judge: what the recipe's `judge` names; the caller builds and closes it.
+        command: what was typed, for run.json.
+        resume: go on with the run in `out`; where there is none, start it, and where it is
+            finished, do nothing.
+        console: where a progress bar is shown; None: nowhere.
+
+    Raises:
+        InputError: recipe, model and data do not go together, or `out` holds another run.
+        TrainingError: the run had to stop; run.json says why, and where it can go on from.
+    """
+    if resume and (before := finished(out)):
+        return before
+    if (judge is None) != (recipe.judge is None):
+        raise InputError("the recipe's judge and the one given do not go together")
+    rewards: dict[Callable[..., Any], float] = {outcome: recipe.beta, format_error: 1.0}
+    if judge is not None:
+        rewards = {process_reward(judge): recipe.alpha, **rewards}
+    config = grpo_config(recipe, out, reward_weights=list(rewards.values()))
+    prompts = load_prompts(recipe, config, judge.criteria if judge else None)
+    trainer = start_trainer(
+        recipe,
+        out,
+        config,
+        prompts,
+        rewards=list(rewards),
+        draw=uniform_draw(len(prompts.dataset), n_prompts(config), recipe.seed),
+        command=command,
+        resume=resume,
+        console=console,
+    )
+    return run(trainer, out)
+
+
+# ---------------------------------------------------------------- shared with the curriculum
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a run of reinforcement learning samples chains for."""
+
+    dataset: datasets.Dataset
+    """See `pgenrm.train.rl_rows.prompt_rows`."""
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    facts: dict[str, Any]
+    """For run.json."""
+
+
+def finished(out: Path) -> RunRecord | None:
+    """Return the record of a run that needs no resuming."""
+    before = read_record(out)
+    return before if before and before.status is RunStatus.FINISHED else None
+
+
+def load_prompts(
+    recipe: GrpoRecipe, config: GRPOConfig, criteria_of: CriteriaOf | None = None
+) -> Prompts:
+    """Read comparisons and make prompts of them that fit the model.
+
+    Raises:
+        InputError: there are none, or a model, tokenizer or template that does not fit them.
+    """
+    tokenizer = load_tokenizer(recipe.model)
+    check_chat_template(tokenizer, recipe.model.name)
+    n_parameters = check_model(recipe.model, tokenizer)
+    windows = [context_window(model_config(recipe.model, tokenizer)), config.vllm_max_model_length]
+    window = min((w for w in windows if w is not None), default=None)
+    assert config.max_completion_length is not None  # TRL's own default is a number
+    if window is not None and window <= config.max_completion_length:
+        raise InputError(
+            f"trl.max_completion_length is {config.max_completion_length}, but {recipe.model.name} "
+            f"has a context of {window} tokens for prompt and chain together; lower it"
+        )
+
+    def count_tokens(messages: Sequence[Message]) -> int:
+        text = tokenizer.apply_chat_template(
+            [m.model_dump() for m in messages], tokenize=False, add_generation_prompt=True
+        )
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    files = find_files(recipe.data)
+    comparisons = list(_first(read_comparisons(files), recipe.data.limit))
+    with config.main_process_first(desc="asking for criteria"):
+        criteria = criteria_of(comparisons) if criteria_of else {}
+    dataset = prompt_rows(
+        comparisons,
+        template=Template.load(recipe.template),
+        n_history=recipe.n_history,
+        seed=recipe.seed,
+        criteria=criteria,
+        count_tokens=count_tokens,
+        budget_tokens=None if window is None else window - config.max_completion_length,
+        drops_long=recipe.data.too_long == "drop",
+    )
+    n_unknown = sum(isinstance(found, Failure) for found in criteria.values())
+    return Prompts(
+        dataset,
+        tokenizer,
+        fingerprint_files(files, recipe.data.split, recipe.data.limit),
+        facts={
+            "n_parameters": n_parameters,
+            "n_rows": len(dataset),
+            "n_dropped_rows": len(comparisons) - len(dataset),
+            "n_rows_with_cut_prompts": sum(map(bool, dataset["cuts"])),
+            "n_rows_with_criteria": sum(map(bool, dataset["criteria"])),
+            "n_users_without_criteria_by_failure": n_unknown,
+        },
+    )
+
+
+def start_trainer(
+    recipe: GrpoRecipe,
+    out: Path,
+    config: GRPOConfig,
+    prompts: Prompts,
+    *,
+    rewards: list[Callable[..., Any]],
+    draw: Draw,
+    command: Sequence[str],
+    resume: bool,
+    console: Console | None,
+) -> ChainTrainer:
+    """Write run.json, and load the model into a trainer.
+
+    Raises:
+        InputError: `out` holds another run, or the model cannot be loaded.
+    """
+    if config.process_index == 0:
+        start_run(
+            out,
+            recipe,
+            data_fingerprint=prompts.fingerprint,
+            command=command,
+            resume=resume,
+            n_processes=config.world_size,
+            facts=prompts.facts,
+        )
+        prompts.dataset.to_parquet(str(out / "prompts.parquet"))
+    trainer = ChainTrainer(
+        model=load_model(recipe.model, prompts.tokenizer, recipe.seed),
+        reward_funcs=rewards,
+        args=config,
+        train_dataset=prompts.dataset,
+        processing_class=prompts.tokenizer,
+        peft_config=lora_config(recipe.model.lora),
+        callbacks=[
+            MetricsCallback(out),
+            GuardCallback(out),
+            ConstantRewardCallback(),
+            ProgressCallback(console or Console(quiet=True)),
+        ],
+        draw=draw,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if recipe.samples is not None:
+        writer = SampleWriter(out, recipe.samples)
+        trainer.add_callback(writer)
+        trainer.observers.append(writer)
+    return trainer
+
+
+def run(trainer: ChainTrainer, out: Path) -> RunRecord:
+    """Train to the end."""
+    run_to_end(trainer, out)
+    record = read_record(out)
+    assert record is not None  # written before the first step
+    return record
+
+
+def _first(comparisons: Iterable[Comparison], limit: int | None) -> Iterable[Comparison]:
+    return comparisons if limit is None else islice(comparisons, limit)
