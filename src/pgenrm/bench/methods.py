@@ -1,0 +1,236 @@
+"""Which methods there are, and how each is made from its name.
+
+A name may end in `+shuffled` (every user is judged as somebody else) or `+flipped` (his choices are
+turned round), see `pgenrm.methods.altered`. What a method needs is imported when it is made.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from pgenrm.attributes.evaluator import AttributeEvaluator
+from pgenrm.bench.rows import place_of
+from pgenrm.bench.run import Task
+from pgenrm.data.dataset import TRAIN, Dataset
+from pgenrm.engines.protocol import Engine
+from pgenrm.errors import InputError
+from pgenrm.evaluator import Evaluator
+from pgenrm.methods.altered import FlippedHistory, ShuffledUsers
+from pgenrm.methods.controls import RULES, BayesObserver, Fixed, Oracle
+from pgenrm.methods.judges import N_HISTORY, ROWS, Judge
+from pgenrm.methods.pgenrm import VARIANTS, Personalised, Scaling
+from pgenrm.methods.protocol import Method
+from pgenrm.methods.synthesize_me import SynthesizeMe
+from pgenrm.prototypes.embedder import Embedder, SentenceTransformerEmbedder
+from pgenrm.sim.world import World
+
+ALTERED: Final = ("shuffled", "flipped")
+ATTRIBUTES: Final = "attributes"
+SCALING: Final = Scaling(m=8)
+"""Of the attribute evaluator as a control."""
+
+
+class MethodOptions(NamedTuple):
+    """What methods are made with. Sent to workers, so everything in it can be pickled."""
+
+    build: Callable[[Any], Evaluator]
+    """Makes the evaluator of judges and of P-GenRM from `model`."""
+    model: Hashable
+    has_engine: bool
+    """Whether that evaluator is a language model, which judges need."""
+    embedder: str
+    """A sentence-transformers model, for prototypes and for methods on frozen embeddings."""
+    vectors: Path
+    """Where embedded texts are kept."""
+    n_history: int | None = None
+    """Past choices that judges see; None leaves each method its own, and the paper's 3."""
+
+
+class _Parts:
+    """What a method is put together from, each part made when it is needed."""
+
+    def __init__(self, options: MethodOptions, seed: int, dataset: Dataset) -> None:
+        self.options, self.seed, self.dataset = options, seed, dataset
+
+    @property
+    def evaluator(self) -> Evaluator:
+        return _evaluator(self.options.build, self.options.model)
+
+    @property
+    def engine(self) -> Engine:
+        engine: Engine = self.evaluator.engine  # type: ignore[attr-defined]
+        return engine
+
+    @property
+    def embedder(self) -> Embedder:
+        return _embedder(self.options.embedder, self.options.vectors)
+
+    @property
+    def world(self) -> World:
+        if self.dataset.truth is None:
+            raise InputError(f"the truth about {self.dataset.name} is not known")
+        return self.dataset.truth
+
+    def n_history(self, own: int | None) -> int | None:
+        """Return how many past choices are shown, in place of the method's own number."""
+        return own if self.options.n_history is None else self.options.n_history
+
+
+@cache
+def _evaluator(build: Callable[[Any], Evaluator], model: Hashable) -> Evaluator:
+    return build(model)
+
+
+@cache
+def _embedder(model: str, vectors: Path) -> Embedder:
+    return SentenceTransformerEmbedder(model, cache=vectors)
+
+
+class _Maker(NamedTuple):
+    make: Callable[[str, _Parts], Method]
+    needs_engine: bool = False
+    needs_training: bool = False
+    needs_truth: bool = False
+
+
+def _judge(name: str, parts: _Parts) -> Method:
+    n_history = parts.n_history(N_HISTORY)
+    return Judge(name, parts.engine, n_history=n_history, seed=parts.seed)
+
+
+def _synthesize_me(_: str, parts: _Parts) -> Method:
+    return SynthesizeMe(parts.engine, seed=parts.seed)
+
+
+def _pgenrm(name: str, parts: _Parts) -> Method:
+    scaling = _scaling(VARIANTS[name], parts)
+    embedder = parts.embedder if scaling.n else None
+    return Personalised(name, parts.evaluator, scaling, embedder=embedder, seed=parts.seed)
+
+
+def _scaling(scaling: Scaling, parts: _Parts) -> Scaling:
+    return scaling.model_copy(update={"n_history": parts.n_history(scaling.n_history)})
+
+
+def _attributes(name: str, parts: _Parts) -> Method:
+    scaling = _scaling(SCALING, parts)
+    return Personalised(name, AttributeEvaluator(), scaling, seed=parts.seed)
+
+
+def _gpo(name: str, parts: _Parts) -> Method:
+    from pgenrm.methods.gpo import gpo
+
+    return gpo(parts.embedder, variant=_variant(name), seed=parts.seed)
+
+
+def _vpl(name: str, parts: _Parts) -> Method:
+    from pgenrm.methods.vpl import vpl
+
+    return vpl(parts.embedder, variant=_variant(name), seed=parts.seed)
+
+
+def _pal(name: str, parts: _Parts) -> Method:
+    from pgenrm.methods.pal import pal
+
+    form: Literal["a", "b"] = "b" if name == "pal-b" else "a"
+    return pal(parts.embedder, form, variant=_variant(name), seed=parts.seed)
+
+
+def _lore(name: str, parts: _Parts) -> Method:
+    from pgenrm.methods.lore import lore
+
+    return lore(parts.embedder, variant=_variant(name), seed=parts.seed)
+
+
+def _variant(name: str) -> str:
+    return "published" if name.endswith("-published") else "corrected"
+
+
+MAKERS: Final[dict[str, _Maker]] = {
+    **dict.fromkeys(ROWS, _Maker(_judge, needs_engine=True)),
+    "synthesize-me": _Maker(_synthesize_me, needs_engine=True),
+    **dict.fromkeys(("gpo", "gpo-published"), _Maker(_gpo, needs_training=True)),
+    **dict.fromkeys(("vpl", "vpl-published"), _Maker(_vpl, needs_training=True)),
+    **dict.fromkeys(("pal-a", "pal-b", "pal-a-published"), _Maker(_pal, needs_training=True)),
+    **dict.fromkeys(("lore", "lore-published"), _Maker(_lore, needs_training=True)),
+    **{name: _Maker(_pgenrm, needs_training=s.n > 0) for name, s in VARIANTS.items()},
+    ATTRIBUTES: _Maker(_attributes),
+    **dict.fromkeys(RULES, _Maker(lambda name, parts: Fixed(name, seed=parts.seed))),
+    "bayes-observer": _Maker(
+        lambda _, parts: BayesObserver(
+            parts.world, n_history=parts.n_history(None), seed=parts.seed
+        ),
+        needs_truth=True,
+    ),
+    "oracle": _Maker(lambda _, parts: Oracle(parts.world), needs_truth=True),
+}
+"""By name of the method."""
+
+
+def make_method(options: MethodOptions, task: Task, dataset: Dataset) -> Method:
+    """Make the method of a task, not fitted yet.
+
+    Raises:
+        InputError: there is no such method, or it cannot be made for these data.
+        MissingExtraError: what it needs is not installed.
+        EngineError: its model cannot be loaded.
+    """
+    name, *alterations = task.method.split("+")
+    check_names([task.method])
+    if why := _why_not(name, options, dataset):
+        raise InputError(f"{task.method} {why}")
+    method = MAKERS[name].make(name, _Parts(options, task.seed, dataset))
+    for alteration in alterations:
+        method = (
+            FlippedHistory(method)
+            if alteration == "flipped"
+            else ShuffledUsers(method, seed=task.seed)
+        )
+    return method
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of methods that do not exist.
+
+    Raises:
+        InputError: it says which do.
+    """
+    for name in names:
+        known, *alterations = name.split("+")
+        if known not in MAKERS or not set(alterations) <= set(ALTERED):
+            raise InputError(
+                f"there is no method {name!r}; there are {', '.join(MAKERS)}, each also with "
+                f"{' or '.join('+' + a for a in ALTERED)}, or all"
+            )
+
+
+def possible(options: MethodOptions, dataset: Dataset) -> tuple[list[str], dict[str, str]]:
+    """Return the methods that can be run, in the order of the table, and why not the others."""
+    names = sorted(MAKERS, key=place_of)
+    why = {name: reason for name in names if (reason := _why_not(name, options, dataset))}
+    return [name for name in names if name not in why], why
+
+
+def _why_not(name: str, options: MethodOptions, dataset: Dataset) -> str:
+    maker = MAKERS[name]
+    if maker.needs_engine and not options.has_engine:
+        return "needs a language model; name one with --model"
+    if maker.needs_training and not dataset.splits.get(TRAIN):
+        return f"has nothing to learn from in {dataset.name}, which has no train split"
+    if maker.needs_truth and dataset.truth is None:
+        return f"needs the truth, which is not known of {dataset.name}"
+    return ""
+
+
+def tasks_of(names: Iterable[str], n_seeds: int) -> list[Task]:
+    """Return what is to be run: methods that learn from others once per seed, all others once.
+
+    Those that learn come first, since they take longest.
+    """
+    learns = {name: MAKERS[name.partition("+")[0]].needs_training for name in names}
+    return [
+        Task(name, seed)
+        for name in sorted(learns, key=lambda name: not learns[name])
+        for seed in range(n_seeds if learns[name] else 1)
+    ]

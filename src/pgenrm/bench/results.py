@@ -1,0 +1,100 @@
+"""What is counted of a bench: values, as they stand in `results.json`. Shares are in [0, 1]."""
+
+from pgenrm.bench.plan import Plan
+from pgenrm.bench.rows import Kind
+from pgenrm.bench.statistics import Estimate
+from pgenrm.scaling.reliability import Reliability
+from pgenrm.types import Outcome, Value
+
+
+class Difference(Value):
+    """A method's accuracy less that of another on the same comparisons, paired."""
+
+    to: str
+    """Name of the other method."""
+    by: Estimate
+
+
+class Part(Value):
+    """What became of one part of the comparisons."""
+
+    n: int
+    """Comparisons with a label."""
+    n_users: int
+    outcomes: dict[Outcome, int]
+    """Over all runs; `unscored` includes what has no record yet."""
+    accuracy: Estimate
+    """Headline: correct / all (micro)."""
+    coverage: float
+    decided_accuracy: Estimate | None
+    """correct / (correct + wrong): the convention of the released script."""
+    user_macro: Estimate
+    """Mean over users of their accuracy."""
+    prototype_macro: Estimate | None
+    """Mean over prototypes of their accuracy; None where prototypes are not known."""
+    versus_best: Difference | None
+    """Against the best baseline; None for itself and where there is none."""
+
+
+class Group(Value):
+    """The comparisons of one prototype."""
+
+    prototype: int
+    n: int
+    n_users: int
+    accuracy: Estimate
+
+
+class Cost(Value):
+    """What a comparison costs on average."""
+
+    n_chains: float
+    n_prompt_tokens: float
+    n_completion_tokens: float
+    seconds: float | None
+    """Of scoring, wall clock over a batch; None where no time was kept."""
+    adapt_seconds: float | None
+    """Per user."""
+    fit_seconds: float | None
+    """Of the last fit."""
+
+
+class MethodResult(Value):
+    """A row of the table."""
+
+    name: str
+    label: str
+    kind: Kind
+    versions: tuple[str, ...]
+    evaluators: tuple[str, ...]
+    prompt_versions: tuple[str, ...]
+    seeds: tuple[int, ...]
+    n_missing: int
+    """Comparisons without a record, over all runs."""
+    parts: dict[str, Part]
+    """`all`, the splits, and `hard` where the truth is known."""
+    accuracy_of_runs: tuple[float, ...]
+    """By seed, on all comparisons."""
+    mean_of_runs: float
+    error_of_runs: float | None
+    """Standard error over seeds; None for a single run."""
+    order_consistency: float | None
+    """Mean over the comparisons that were judged in several orders."""
+    is_calibrated: bool
+    calibration: Reliability | None
+    """None with too few verdicts that have a confidence."""
+    groups: tuple[Group, ...]
+    cost: Cost
+
+
+class BenchResult(Value):
+    """Everything that is counted of a bench."""
+
+    plan: Plan
+    best_baseline: str | None
+    """The judge or trained baseline with the highest accuracy on these very comparisons."""
+    methods: tuple[MethodResult, ...]
+
+    def method(self, name: str) -> MethodResult:
+        """Return the row of a method."""
+        return next(method for method in self.methods if method.name == name)

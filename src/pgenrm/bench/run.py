@@ -1,0 +1,209 @@
+"""One method over the comparisons of a bench, into records; killed at any point, it goes on.
+
+`OUT/records/NAME.seedS.jsonl` is a run of `pgenrm.runs`: a judgment a line, never judged again.
+How long things took stands apart in `NAME.seedS.times.jsonl`, for it differs from run to run.
+
+A method never sees the labels of what it judges: they are put into the judgments afterwards.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from pydantic_core import from_json
+
+from pgenrm.batches import batched
+from pgenrm.data.dataset import TRAIN, VALIDATION, Dataset
+from pgenrm.errors import EngineError, InputError
+from pgenrm.methods.protocol import Method
+from pgenrm.runs import Run
+from pgenrm.types import Comparison, FailureKind, Judgment
+from pgenrm.verdict import digest, outcome_of
+
+RECORDS: Final = "records"
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*")
+BATCH_SIZE: Final = 64
+
+
+class Task(NamedTuple):
+    """A method with a seed."""
+
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.method}.seed{self.seed}"
+
+
+class Timing(NamedTuple):
+    """How long a stage took."""
+
+    stage: str
+    """`fit`, `adapt` or `score`."""
+    n: int
+    """Training comparisons, users, or comparisons judged."""
+    seconds: float
+
+
+def records_path(out: Path, task: Task) -> Path:
+    """Return the file with the judgments of a task.
+
+    Raises:
+        InputError: the name of the method cannot be part of a file's name.
+    """
+    if not NAME.fullmatch(task.method):
+        raise InputError(f"{task.method!r} is no name of a method; use a-z, 0-9 and . _ + -")
+    return out / RECORDS / f"{task}.jsonl"
+
+
+def times_path(out: Path, task: Task) -> Path:
+    """Return the file that says how long a task took."""
+    return records_path(out, task).with_suffix(".times.jsonl")
+
+
+def run_method(
+    method: Method,
+    task: Task,
+    dataset: Dataset,
+    comparisons: Sequence[Comparison],
+    out: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    accept_unanswered: bool = False,
+) -> None:
+    """Judge the comparisons that have no record yet.
+
+    A trained method is fitted and adapted again when a run goes on, and gets whole batches, so that
+    what it computes does not depend on where it was stopped; of an untrained one nothing is asked
+    twice. What the engine gives no answer to is asked once more at the end.
+
+    Args:
+        method: of this task; not fitted yet.
+        task: names the records.
+        dataset: to fit on: its splits `train` and `validation`.
+        comparisons: to judge, labelled where labels are known.
+        out: directory of the bench.
+        batch_size: comparisons handed over at once.
+        accept_unanswered: keep what got no answer, as unscored.
+
+    Raises:
+        EngineError: the engine answers no more; what was judged before is kept.
+        InputError: the records in `out` are of another version or other data.
+    """
+    settings = {
+        "method": task.method,
+        "version": method.version,
+        "is_trained": method.is_trained,
+        "seed": task.seed,
+        "dataset": dataset.name,
+        "revision": dataset.revision,
+    }
+    with Run(records_path(out, task), settings) as run:
+        left = {c.id for c in run.remaining(comparisons)}
+        if not left:
+            return
+        under_way = _UnderWay(method, run, left, times_path(out, task))
+        under_way.fit(dataset)
+        if method.is_trained:
+            under_way.adapt(comparisons)
+        else:
+            comparisons = [c for c in comparisons if c.id in left]
+        lost: list[Comparison] = []
+        for batch in batched(comparisons, batch_size):
+            if n_left := sum(c.id in left for c in batch):
+                under_way.adapt(batch)
+                lost_here = under_way.judge(batch)
+                lost += lost_here
+                if len(lost_here) == n_left and not accept_unanswered:
+                    raise EngineError(f"{task}: the engine answers no more: {under_way.reason}")
+        for batch in list(batched(lost, batch_size)):
+            under_way.judge(batch, keep_unanswered=accept_unanswered)
+        if left:
+            raise EngineError(
+                f"{task}: {len(left)} comparisons got no answer: {under_way.reason}; run the same "
+                "command again to ask them, or add --accept-unanswered to count them as unscored"
+            )
+
+
+class _UnderWay:
+    """A method at work: what it is asked, what is left, and how long it takes.
+
+    Attributes:
+        reason: why the last comparison without an answer got none.
+    """
+
+    def __init__(self, method: Method, run: Run, left: set[str], times: Path) -> None:
+        self.method, self.run, self.left, self.times = method, run, left, times
+        self.reason = ""
+        self._adapted: set[str] = set()
+
+    def fit(self, dataset: Dataset) -> None:
+        """Fit on what may be learnt from."""
+        train, validation = (dataset.splits.get(name, ()) for name in (TRAIN, VALIDATION))
+        with self._timed("fit", len(train)):
+            self.method.fit(train, validation)
+
+    def adapt(self, comparisons: Iterable[Comparison]) -> None:
+        """Adapt to the users of these comparisons, to each once."""
+        users = {c.user.id: c.user for c in comparisons if c.user.id not in self._adapted}
+        if users:
+            self._adapted.update(users)
+            with self._timed("adapt", len(users)):
+                self.method.adapt(list(users.values()))
+
+    def judge(
+        self, batch: Sequence[Comparison], *, keep_unanswered: bool = False
+    ) -> list[Comparison]:
+        """Judge a batch and keep what is left of it; return what the engine gave no answer to."""
+        with self._timed("score", len(batch)):
+            judgments = self.method.score([c.model_copy(update={"label": None}) for c in batch])
+        lost = []
+        for comparison, judgment in zip(batch, judgments, strict=True):
+            if comparison.id not in self.left:
+                continue
+            if is_unanswered(judgment):
+                self.reason = judgment.failures[-1].failure.reason
+                if not keep_unanswered:
+                    lost.append(comparison)
+                    continue
+            self.run.add(_labelled(judgment, comparison))
+            self.left.discard(comparison.id)
+        return lost
+
+    @contextmanager
+    def _timed(self, stage: str, n: int) -> Iterator[None]:
+        """Note how long something took, if it does not fail."""
+        start = perf_counter()
+        yield
+        timing = Timing(stage, n, round(perf_counter() - start, 6))
+        with self.times.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(timing._asdict()) + "\n")
+
+
+def _labelled(judgment: Judgment, comparison: Comparison) -> Judgment:
+    return judgment.model_copy(
+        update={
+            "comparison_digest": digest(comparison),
+            "label": comparison.label,
+            "outcome": outcome_of(comparison, judgment.choice, judgment.is_tie),
+        }
+    )
+
+
+def is_unanswered(judgment: Judgment) -> bool:
+    """Whether the engine gave nothing at all for it, so that asking again may help."""
+    kinds = {failed.failure.kind for failed in judgment.failures}
+    return kinds == {FailureKind.REQUEST} and not any(s is not None for s in judgment.scores)
+
+
+def read_times(path: Path) -> Iterator[Timing]:
+    """Yield the timings of a task; lines that a kill cut are left out."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            yield Timing(**from_json(line))
+        except (ValueError, TypeError):
+            continue

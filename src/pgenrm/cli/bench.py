@@ -1,0 +1,309 @@
+"""`pgenrm bench`: methods over a data set, and two runs compared."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from pgenrm.bench.compare import compare
+from pgenrm.bench.methods import MethodOptions, check_names, make_method, possible, tasks_of
+from pgenrm.bench.metrics import ALL, evaluate
+from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
+from pgenrm.bench.pool import run_tasks
+from pgenrm.bench.results import BenchResult
+from pgenrm.bench.run import Task
+from pgenrm.bench.statistics import Estimate
+from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_of
+from pgenrm.cli.progress import counting_progress
+from pgenrm.cli.show import percent
+from pgenrm.errors import EngineError
+from pgenrm.prototypes.embedder import MINILM
+from pgenrm.types import Outcome
+
+RUN: Final = "run"
+DATA = "Data"
+MODEL = "Model"
+
+
+class _RunByDefault(TyperGroup):
+    """Reads `pgenrm bench sim ...` as `pgenrm bench run sim ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [RUN, *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+bench_app = typer.Typer(
+    name="bench",
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    help="Run methods on the same comparisons; every judgment is kept.\n\n"
+    "pgenrm bench sim|prism|arena|lampqa|PATH --methods a,b,... --out DIR",
+)
+
+
+@bench_app.command(RUN)
+def bench_command(
+    ctx: typer.Context,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="sim, prism, arena, prbench, lampqa, sim-real, or a path with comparisons.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Directory of the bench; run the same command again to continue.",
+            show_default=False,
+        ),
+    ],
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between them, or all that can be run.")
+    ] = "all",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs of every method that learns from others.")
+    ] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Methods under way at once; default: one per core, or one with a local model.",
+            show_default=False,
+        ),
+    ] = None,
+    accept_unanswered: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unanswered",
+            help="Count comparisons that the model never answers as unscored.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most comparisons of each test split.", rich_help_panel=DATA),
+    ] = None,
+    history: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Past choices that every method may see. Default: what the data show; judges and "
+            "P-GenRM then draw 3, as the paper does.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Read the data from here instead of the hub.", rich_help_panel=DATA),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit of the data on the hub.", rich_help_panel=DATA)
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of a simulated world and of what is drawn.", rich_help_panel=DATA),
+    ] = 0,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Of judges and P-GenRM: attributes (no language model, so no judges), "
+            "openai:NAME, or a directory or hub id.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "attributes",
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of the server.", rich_help_panel=MODEL)
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="A chain template of your own.", rich_help_panel=MODEL)
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, mps or cpu.", rich_help_panel=MODEL)
+    ] = None,
+    max_retries: Annotated[
+        int, typer.Option(min=0, help="Repeats of a failed request.", rich_help_panel=MODEL)
+    ] = 8,
+    embedder: Annotated[
+        str,
+        typer.Option(
+            help="For prototypes and methods on embeddings: minilm, a hub id or a directory.",
+            rich_help_panel=MODEL,
+        ),
+    ] = MINILM,
+) -> None:
+    """Run methods over a data set.
+
+    Example: pgenrm bench sim --methods attributes,gpo,oracle --limit 200 --out runs/bench
+    """
+    stderr = Console(stderr=True)
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    check_given(
+        model, [n for n, s in sources.items() if s and s.name == "COMMANDLINE" and n != "device"]
+    )
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    if wanted != [ALL]:
+        check_names(wanted)
+    source = DataSource(
+        target=data, folder=folder, revision=revision, limit=limit, n_history=history, seed=seed
+    )
+    with stderr.status(f"loading {data}"):
+        dataset = load_source(source)
+        items = open_plan(out, source, dataset)
+    note_command(out, ["pgenrm", *sys.argv[1:]])
+    options = MethodOptions(
+        build=build_evaluator,
+        model=ModelOptions(
+            model=model,
+            base_url=base_url,
+            template=template,
+            adapter=adapter,
+            device=device,
+            max_retries=max_retries,
+            cache=None if kind_of(model) == "attributes" else out / "completions.sqlite",
+        ),
+        has_engine=kind_of(model) != "attributes",
+        embedder=embedder,
+        vectors=out / "vectors.sqlite",
+        n_history=history,
+    )
+    if wanted == [ALL]:
+        wanted, left_out = possible(options, dataset)
+        for name, why in left_out.items():
+            stderr.print(f"left out: {name} {why}", style="yellow", markup=False, soft_wrap=True)
+    one_at_a_time = kind_of(model) == "local"
+    tasks = tasks_of(wanted, seeds)
+    failed = _run(
+        tasks,
+        options,
+        source,
+        out,
+        len(items),
+        processes or (1 if one_at_a_time else os.cpu_count() or 1),
+        accept_unanswered=accept_unanswered,
+    )
+    if len(failed) < len(tasks):
+        show_bench(Console(), evaluate(out))
+        stderr.print(
+            f"records in {out}; see them with: pgenrm report {out}", markup=False, soft_wrap=True
+        )
+    if failed:
+        reasons = "\n".join(f"  {task}: {reason}" for task, reason in failed.items())
+        raise EngineError(
+            f"{len(failed)} of {len(tasks)} runs did not end; what they judged is kept; the "
+            f"same command goes on from there\n{reasons}"
+        )
+
+
+def _run(
+    tasks: list[Task],
+    options: MethodOptions,
+    source: DataSource,
+    out: Path,
+    n_items: int,
+    n_processes: int,
+    *,
+    accept_unanswered: bool,
+) -> dict[Task, str]:
+    """Run tasks with a line of progress for each, all at once on a terminal."""
+    console = Console(stderr=True)
+    ended: set[Task] = set()
+    try:
+        with counting_progress(console) as progress:
+            lines = {task: progress.add_task(str(task), total=n_items) for task in tasks}
+
+            def watch(task: Task, n_judged: int, has_ended: bool) -> None:
+                progress.update(lines[task], completed=n_judged)
+                if has_ended and task not in ended:
+                    ended.add(task)
+                    progress.stop_task(lines[task])
+                    if not console.is_terminal:
+                        console.print(f"{task}: {n_judged} of {n_items} judged", markup=False)
+
+            return run_tasks(
+                tasks,
+                partial(make_method, options),
+                source,
+                out,
+                n_processes=n_processes,
+                accept_unanswered=accept_unanswered,
+                watch=watch,
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; run the same command again to continue", style="yellow")
+        raise typer.Exit(130) from None
+
+
+def show_bench(console: Console, result: BenchResult) -> None:
+    """Print the table of a bench."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("method")
+    for name in ("accuracy", "ties", "unscored", "against the best baseline", "chains"):
+        table.add_column(name, justify="right")
+    for method in result.methods:
+        part = method.parts.get(ALL)
+        if part is None:
+            continue
+        n = sum(part.outcomes.values())
+        against = part.versus_best
+        table.add_row(
+            method.name,
+            percent(part.accuracy.value, part.accuracy.interval),
+            f"{part.outcomes[Outcome.TIE] / n:.1%}",
+            f"{part.outcomes[Outcome.UNSCORED] / n:.1%}",
+            "" if against is None else points(against.by),
+            f"{method.cost.n_chains:.1f}",
+        )
+    console.print(table)
+    if result.best_baseline:
+        console.print(f"best baseline: {result.best_baseline}", markup=False, highlight=False)
+
+
+def points(by: Estimate) -> str:
+    """Write a difference of shares in points.
+
+    >>> points(Estimate(value=0.05, interval=(-0.01, 0.11)))
+    '+5.0 [-1.0, +11.0]'
+    """
+    if by.interval is None:
+        return f"{100 * by.value:+.1f}"
+    return f"{100 * by.value:+.1f} [{100 * by.interval[0]:+.1f}, {100 * by.interval[1]:+.1f}]"
+
+
+@bench_app.command("compare")
+def compare_command(
+    before: Annotated[Path, typer.Argument(help="Directory of a bench.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Directory of another.", show_default=False)],
+) -> None:
+    """Compare two runs, method by method, on the comparisons that both have.
+
+    Example: pgenrm bench compare runs/before runs/after
+    """
+    changes = compare(before, after)
+    table = Table(box=None, header_style="bold")
+    table.add_column("method")
+    for name in ("n", "before", "after", "difference", "gained", "lost"):
+        table.add_column(name, justify="right")
+    for change in changes:
+        table.add_row(
+            change.name,
+            str(change.n),
+            f"{change.before:.1%}",
+            f"{change.after:.1%}",
+            points(change.by),
+            f"{change.n_gained:g}",
+            f"{change.n_lost:g}",
+        )
+    Console().print(table)
