@@ -1,0 +1,286 @@
+"""PAL: a user's ideal is a mixture of prototypes; a response is the better, the nearer it lies.
+
+Pluralistic Alignment, form A (an ideal point for all prompts) and form B (an ideal direction that
+depends on the prompt). A new user is adapted to by fitting his mixture weights to his choices.
+
+Corrected, against the public scripts that ran on PRISM and Chatbot Arena: the whole conversation is
+embedded, standardised; weights go through a softmax; responses are mapped to unit length and the
+scale of rewards is learnt; users outside the training set are fitted, with a prior around the
+population's weights, where the scripts give all of them one shared average; the weights of the best
+validation epoch are kept. Users of the training set are fitted from the history at hand as well.
+
+The published form remembers the weights of its training users and ignores every history, so that
+shuffling histories does not change it. It exists for form A only: the prompt-dependent script draws
+an untrained layer anew at every call, which leaves nothing to reproduce.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from pgenrm.errors import InputError
+from pgenrm.methods.embeddings import Candidates, Histories, Space, View
+from pgenrm.methods.frozen import FrozenMethod, Validation
+from pgenrm.methods.recipe import MethodRecipe, Variant, load_recipe
+from pgenrm.methods.training import Schedule, batches, preference_loss, train
+from pgenrm.methods.user_weights import fit_user_weights
+from pgenrm.prototypes.embedder import Embedder
+from pgenrm.seeding import rng
+
+Form = Literal["a", "b"]
+
+
+class PalRecipe(MethodRecipe):
+    """Settings of corrected PAL, both forms."""
+
+    n_prototypes: int
+    width: int
+    """Of the space that holds responses and ideals."""
+    log_scale: float
+    """Logarithm of the scale of rewards at the start; it is learnt."""
+    user_precision: float
+    """Of the normal prior of users' logits around the population's."""
+    learning_rate: float
+    """Of the maps."""
+    weight_decay: float
+    """Of the maps."""
+    user_learning_rate: float
+    """Of prototypes, users' logits and the scale."""
+    n_users_per_batch: int
+    n_epochs: int
+    patience: int
+    adaptation_learning_rate: float
+    n_adaptation_steps: int
+
+
+class PublishedPalRecipe(MethodRecipe):
+    """Settings of PAL as the public script runs it."""
+
+    n_prototypes: int
+    width: int
+    learning_rate: float
+    batch_size: int
+    n_epochs: int
+
+
+def pal(
+    embedder: Embedder,
+    form: Form = "a",
+    *,
+    variant: Variant | str = Variant.CORRECTED,
+    recipe: PalRecipe | PublishedPalRecipe | None = None,
+    seed: int = 0,
+) -> FrozenMethod:
+    """Return PAL on these embeddings.
+
+    Args:
+        embedder: frozen; the public scripts mean over the tokens of a language model.
+        form: `a` or `b`.
+        variant: `corrected`, or for form a `published`.
+        recipe: None takes the shipped one of form and variant.
+        seed: of initial weights and batches.
+
+    Raises:
+        InputError: form b is asked for as published.
+    """
+    variant = Variant(variant)
+    if variant is Variant.CORRECTED:
+        recipe = recipe or load_recipe(PalRecipe, f"pal_{form}")
+        assert isinstance(recipe, PalRecipe)
+        space = Space(
+            embedder, View.WHOLE if form == "a" else View.RESPONSE, has_prompts=form == "b"
+        )
+        model = Pal(recipe, form)
+        return FrozenMethod(f"pal-{form}", model, space, variant=variant, recipe=recipe, seed=seed)
+    if form == "b":
+        raise InputError(
+            "PAL-B has no published variant: the public script draws an untrained layer at every "
+            "call; take variant='corrected', or form 'a'"
+        )
+    recipe = recipe or load_recipe(PublishedPalRecipe, "pal_a_published")
+    assert isinstance(recipe, PublishedPalRecipe)
+    space = Space(embedder, View.RESPONSE, is_standardised=False)
+    published = PublishedPal(recipe)
+    return FrozenMethod("pal-a", published, space, variant=variant, recipe=recipe, seed=seed)
+
+
+class Pal:
+    """The preference model; what is known of a user are his logits over prototypes."""
+
+    def __init__(self, recipe: PalRecipe, form: Form) -> None:
+        self.recipe = recipe
+        self.form = form
+
+    def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
+        """Train maps, prototypes and users' weights."""
+        recipe = self.recipe
+        kind = IdealPoint if self.form == "a" else IdealDirection
+        self.network_ = network = kind(train_histories, recipe)
+        users = nn.Parameter(torch.zeros(train_histories.n_users, recipe.n_prototypes))
+        maps = list(network.maps.parameters())
+        in_maps = set(map(id, maps))
+        others = [p for p in network.parameters() if id(p) not in in_maps]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": maps, "weight_decay": recipe.weight_decay},
+                {"params": [*others, users], "lr": recipe.user_learning_rate},
+            ],
+            recipe.learning_rate,
+            weight_decay=0.0,
+        )
+
+        def losses(epoch: int) -> Iterator[Tensor]:
+            generator = rng("pal", seed, epoch)
+            for rows in batches(train_histories.n_users, recipe.n_users_per_batch, generator):
+                some = train_histories.some(rows)
+                responses, prompts = network.map(some.responses(), some.prompts())
+                rewards = network.reward(responses, prompts, network.centre + users[rows])
+                misfit = (preference_loss(rewards) * some.present).sum()
+                prior = 0.5 * recipe.user_precision * users[rows].square().sum()
+                yield (misfit + prior) / some.present.sum()
+
+        train(
+            network,
+            optimizer,
+            losses,
+            lambda: validation.loss(self),
+            Schedule(recipe.n_epochs, recipe.patience),
+            name="pal",
+        )
+
+    def know(self, histories: Histories) -> list[Tensor]:
+        """Fit the users' logits to their choices."""
+        recipe, network = self.recipe, self.network_
+        responses, prompts = network.map(histories.responses(), histories.prompts())
+
+        def losses(logits: Tensor) -> Tensor:
+            rewards = network.reward(responses, prompts, logits)
+            return (preference_loss(rewards) * histories.present).sum(dim=1)
+
+        logits = fit_user_weights(
+            network.centre,
+            histories.n_users,
+            losses,
+            n_steps=recipe.n_adaptation_steps,
+            learning_rate=recipe.adaptation_learning_rate,
+            precision=recipe.user_precision,
+        )
+        return list(logits)
+
+    def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
+        """Return how near the candidates lie to the users' ideals."""
+        prompts = None if candidates.prompts is None else candidates.prompts[:, None]
+        responses, prompts = self.network_.map(candidates.vectors[:, None], prompts)
+        return self.network_.reward(responses, prompts, torch.stack(list(known)))[:, 0]
+
+
+class Ideals(nn.Module):
+    """What both forms have: a map of responses, the population's logits and the scale."""
+
+    def __init__(self, dimension: int, recipe: PalRecipe) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList([_map(dimension, recipe.width)])
+        self.centre = nn.Parameter(torch.zeros(recipe.n_prototypes))
+        self.log_scale = nn.Parameter(torch.tensor(recipe.log_scale))
+
+    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map responses [..., n_responses, d] and prompts [..., d] for `reward`."""
+        raise NotImplementedError
+
+    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
+        """Return rewards [b, n, n_responses] for users with logits [b, n_prototypes]."""
+        raise NotImplementedError
+
+
+class IdealPoint(Ideals):
+    """Form A: prototypes are points of the embedding space, mixed there and then mapped."""
+
+    def __init__(self, histories: Histories, recipe: PalRecipe) -> None:
+        super().__init__(histories.vectors.shape[1], recipe)
+        rows = torch.randperm(len(histories.vectors))[: recipe.n_prototypes]
+        self.prototypes = nn.Parameter(histories.vectors[rows].clone())
+
+    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map responses to unit length; prompts are not looked at."""
+        return normalize(self.maps[0](responses), dim=-1), None
+
+    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
+        """Return how near responses lie to the ideal point."""
+        ideals = normalize(self.maps[0](logits.softmax(dim=1) @ self.prototypes), dim=-1)
+        distances = (responses - ideals[:, None, None]).norm(dim=-1)
+        rewards: Tensor = -self.log_scale.exp() * distances
+        return rewards
+
+
+class IdealDirection(Ideals):
+    """Form B: every prototype is a map from the prompt to a direction."""
+
+    def __init__(self, histories: Histories, recipe: PalRecipe) -> None:
+        dimension = histories.vectors.shape[1]
+        super().__init__(dimension, recipe)
+        self.maps.extend(_map(dimension, recipe.width) for _ in range(recipe.n_prototypes))
+
+    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Map responses to unit length, and prompts to a direction for every prototype."""
+        ideals = torch.stack([of_prompt(prompts) for of_prompt in list(self.maps)[1:]], dim=-2)
+        return normalize(self.maps[0](responses), dim=-1), ideals
+
+    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
+        """Return the cosines of responses with the mixed direction, scaled."""
+        assert prompts is not None
+        mixed = torch.einsum("bnkd,bk->bnd", prompts, logits.softmax(dim=1))
+        cosines = (responses * normalize(mixed, dim=-1)[:, :, None]).sum(dim=-1)
+        rewards: Tensor = self.log_scale.exp() * cosines
+        return rewards
+
+
+class PublishedPal:
+    """The published form; what is known of a user are his weights, if he was trained on."""
+
+    def __init__(self, recipe: PublishedPalRecipe) -> None:
+        self.recipe = recipe
+
+    def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
+        """Train map, prototypes and users' weights to the end."""
+        recipe = self.recipe
+        self.map_ = _map(train_histories.vectors.shape[1], recipe.width)
+        self.prototypes_ = nn.Parameter(torch.randn(recipe.n_prototypes, recipe.width))
+        self.weights_ = nn.Parameter(torch.rand(train_histories.n_users, recipe.n_prototypes))
+        self.rows_ = {user_id: i for i, user_id in enumerate(train_histories.user_ids)}
+        network = nn.ParameterList([*self.map_.parameters(), self.prototypes_, self.weights_])
+        pairs = train_histories.pairs[train_histories.present]  # [n_choices, 2]
+        owners = train_histories.present.nonzero()[:, 0]
+
+        def losses(epoch: int) -> Iterator[Tensor]:
+            for some in batches(len(pairs), recipe.batch_size, rng("pal", seed, epoch)):
+                vectors = train_histories.vectors[pairs[some]]
+                yield preference_loss(self._rewards(vectors, self.weights_[owners[some]])).mean()
+
+        train(
+            network,
+            torch.optim.Adam(network.parameters(), recipe.learning_rate),
+            losses,
+            lambda: validation.loss(self),
+            Schedule(recipe.n_epochs, None),
+            name="pal",
+        )
+
+    def _rewards(self, vectors: Tensor, weights: Tensor) -> Tensor:
+        return torch.einsum("nrd,nd->nr", self.map_(vectors), weights @ self.prototypes_)
+
+    def know(self, histories: Histories) -> list[Tensor]:
+        """Recall the weights of training users; everybody else gets their mean."""
+        mean = self.weights_.detach().mean(dim=0)
+        rows = [self.rows_.get(user_id) for user_id in histories.user_ids]
+        return [mean if row is None else self.weights_[row].detach() for row in rows]
+
+    def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
+        """Return the products of mapped candidates with the users' mixed prototypes."""
+        return self._rewards(candidates.vectors, torch.stack(list(known)))
+
+
+def _map(dimension: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dimension, width), nn.ReLU(), nn.Linear(width, width))

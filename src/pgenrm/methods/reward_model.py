@@ -1,0 +1,309 @@
+"""A Bradley-Terry reward model fine-tuned with TRL, alone or told who the user is.
+
+A language model with a linear head reads a conversation with one response and gives a number; it is
+trained so that chosen responses get more than rejected ones. Alone it is the same for everybody.
+With personas (FT RM + SynthesizeMe) a text about the user stands before the conversation.
+
+Deliberately left out: lower weights for pairs that share a response, which TRL's trainer has no
+place for.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pgenrm.engines.control_tokens import control_tokens, token_breaker
+from pgenrm.errors import InputError, MissingExtraError
+from pgenrm.history import gather_users
+from pgenrm.methods.protocol import judgment_of
+from pgenrm.methods.recipe import MethodRecipe, load_recipe
+from pgenrm.types import Comparison, Context, Judgment, User
+
+try:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from torch.nn.utils.rnn import pad_sequence
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        EarlyStoppingCallback,
+        PrinterCallback,
+    )
+    from trl import RewardConfig, RewardTrainer
+
+    from pgenrm.engines.checkpoint import default_device
+    from pgenrm.methods.training import seeded
+    from pgenrm.train.callbacks import GuardCallback
+except ImportError as error:
+    raise MissingExtraError("train", "fine-tuning a reward model") from error
+
+VERSION: Final = 1
+"""Of the prompt and the code."""
+PERSONA: Final = "What is known about the person you are talking to:\n{persona}"
+
+
+class RewardModelRecipe(MethodRecipe):
+    """Settings of the reward model."""
+
+    max_length: int
+    """Tokens of a conversation with its response. Older turns give way, a response never does."""
+    head_scale: float
+    """Factor on the head's random start."""
+    lora_rank: int | None = None
+    """None trains all weights."""
+    lora_alpha: int = 0
+    lora_dropout: float = 0.0
+    patience: int
+    """Evaluations without a better validation loss after which training ends."""
+    trl: dict[str, Any]
+    """Goes to TRL's `RewardConfig` as it is."""
+
+
+class RewardModel:
+    """The reward model as a `Method`."""
+
+    is_trained = True
+
+    def __init__(
+        self,
+        model: str | Path,
+        folder: str | Path,
+        *,
+        recipe: RewardModelRecipe | None = None,
+        personas: Mapping[str, str] | None = None,
+        revision: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Set up the method; nothing is loaded yet.
+
+        Args:
+            model: directory or hub id of an instruction-tuned language model.
+            folder: gets the checkpoints while training, and the trained model under `model`.
+            recipe: None takes the shipped one, with LoRA; `reward_model_full` trains all weights.
+            personas: text about each user by id, of training users too. Looked up when needed, so
+                that it may grow; a user without one, or never adapted to, is judged without.
+            revision: of a hub model.
+            seed: of the head and of the order of the pairs.
+        """
+        self.recipe = recipe or load_recipe(RewardModelRecipe, "reward_model")
+        self.name = "reward-model" if personas is None else "reward-model-personas"
+        self.version = f"{VERSION}:{self.recipe.digest}:{model}@{revision}"
+        self.model = str(model)
+        self.folder = Path(folder)
+        self.personas = personas or {}
+        self.revision = revision
+        self.seed = seed
+        self._n_history: dict[str, int] = {}
+        self._network: Any = None
+
+    def fit(self, train: Sequence[Comparison], validation: Sequence[Comparison]) -> None:
+        """Fine-tune on all choices in the training comparisons, histories included.
+
+        Pairs with a response that alone is too long are left out; `n_left_out_` counts them.
+
+        Raises:
+            InputError: the model cannot be loaded, TRL refuses the recipe, or there is nothing to
+                learn from or to stop by.
+            TrainingError: a gradient is not finite.
+        """
+        self._load()
+        pairs = [
+            (user.id, pair.context, pair.chosen, pair.rejected)
+            for user in gather_users(train)
+            for pair in user.history
+        ]
+        checks = [
+            (c.user.id, c.context, c.responses[c.label], other)
+            for c in validation
+            if c.label is not None
+            for i, other in enumerate(c.responses)
+            if i != c.label
+        ]
+        rows, checked = self._rows(pairs), self._rows(checks)
+        self.n_left_out_ = len(pairs) + len(checks) - len(rows) - len(checked)
+        if not rows or not checked:
+            raise InputError(
+                f"{self.name} needs labelled comparisons to learn from and others to stop by; "
+                f"found {len(rows)} and {len(checked)} that fit {self.recipe.max_length} tokens"
+            )
+        trainer = RewardTrainer(
+            model=self._network,
+            args=self._config(),
+            train_dataset=rows,
+            eval_dataset=checked,
+            processing_class=self._tokenizer,
+            peft_config=self._lora(),
+            callbacks=[EarlyStoppingCallback(self.recipe.patience), GuardCallback(self.folder)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        trainer.save_model(str(self.folder / "model"))
+        self._network = trainer.model  # with the adapters, if there are any
+        self._network.eval()
+
+    def adapt(self, users: Sequence[User]) -> None:
+        """Note that these users may be judged with their persona."""
+        self._n_history |= {user.id: len(user.history) for user in users}
+
+    def score(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
+        """Judge comparisons; one with a response that alone is too long is unscored."""
+        encoded = [self._encode_all(comparison) for comparison in comparisons]
+        rewards = iter(self._rewards([ids for some in encoded if some for ids in some]))
+        return [
+            judgment_of(
+                comparison,
+                [next(rewards) for _ in some] if some else None,
+                method=self.name,
+                seed=self.seed,
+                n_history=self._n_history.get(comparison.user.id, 0) if self.personas else 0,
+            )
+            for comparison, some in zip(comparisons, encoded, strict=True)
+        ]
+
+    # ------------------------------------------------------------ texts
+
+    def _rows(self, pairs: Sequence[tuple[str, Context, str, str]]) -> Dataset:
+        columns: dict[str, list[list[int]]] = {"chosen_ids": [], "rejected_ids": []}
+        for user_id, context, *responses in pairs:
+            persona = self.personas.get(user_id)
+            encoded = [self._encode(persona, context, response) for response in responses]
+            if None not in encoded:
+                for column, ids in zip(columns.values(), encoded, strict=True):
+                    column.append(ids or [])
+        return Dataset.from_dict(columns)
+
+    def _encode_all(self, comparison: Comparison) -> list[list[int]] | None:
+        is_known = comparison.user.id in self._n_history
+        persona = self.personas.get(comparison.user.id) if is_known else None
+        encoded = [self._encode(persona, comparison.context, r) for r in comparison.responses]
+        return None if None in encoded else [ids for ids in encoded if ids]
+
+    def _encode(self, persona: str | None, context: Context, response: str) -> list[int] | None:
+        return conversation_ids(
+            self._tokenizer, self._clean, persona, context, response, self.recipe.max_length
+        )
+
+    # ------------------------------------------------------------ the model
+
+    def _load(self) -> None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+            with seeded("reward model", self.seed):
+                network = AutoModelForSequenceClassification.from_pretrained(
+                    self.model, revision=self.revision, num_labels=1, dtype=torch.float32
+                )
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot load {self.model} as a reward model: {error}") from error
+        if tokenizer.chat_template is None:
+            raise InputError(
+                f"the tokenizer of {self.model} has no chat template; use an instruction-tuned "
+                "model, or put the template beside it as chat_template.jinja"
+            )
+        with torch.no_grad():
+            network.score.weight *= self.recipe.head_scale
+        if tokenizer.pad_token is None:  # the head reads the last token that is no padding
+            tokenizer.pad_token = tokenizer.eos_token
+        self._tokenizer, self._network = tokenizer, network
+        self._clean = token_breaker(control_tokens(tokenizer))
+
+    def _config(self) -> RewardConfig:
+        given: dict[str, Any] = {
+            "output_dir": str(self.folder),
+            "seed": self.seed,
+            "max_length": None,  # is cut here
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "logging_nan_inf_filter": False,
+            "disable_tqdm": True,
+            "report_to": [],
+        }
+        if default_device() == "cpu":
+            given |= {"use_cpu": True, "bf16": False}
+        try:
+            return RewardConfig(**given, **self.recipe.trl)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"TRL refuses the recipe's table trl: {error}") from error
+
+    def _lora(self) -> LoraConfig | None:
+        recipe = self.recipe
+        if recipe.lora_rank is None:
+            return None
+        return LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=recipe.lora_dropout,
+            target_modules="all-linear",
+            task_type="SEQ_CLS",
+            modules_to_save=["score"],
+        )
+
+    def _rewards(self, sequences: Sequence[list[int]]) -> list[float]:
+        """Return one reward per sequence; like lengths are read together."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        rewards = [0.0] * len(sequences)
+        size = self.recipe.trl["per_device_eval_batch_size"]
+        for some in (order[i : i + size] for i in range(0, len(order), size)):
+            rows = [torch.tensor(sequences[i]) for i in some]
+            with torch.no_grad():
+                logits = self._network(
+                    input_ids=pad_sequence(
+                        rows, batch_first=True, padding_value=self._tokenizer.pad_token_id
+                    ).to(self._network.device),
+                    attention_mask=pad_sequence(
+                        [torch.ones_like(row) for row in rows], batch_first=True
+                    ).to(self._network.device),
+                ).logits
+            for i, reward in zip(some, logits[:, 0].float().tolist(), strict=True):
+                rewards[i] = reward
+        return rewards
+
+
+def conversation_ids(
+    tokenizer: Any,
+    clean: Callable[[str], str],
+    persona: str | None,
+    context: Context,
+    response: str,
+    max_length: int,
+) -> list[int] | None:
+    """Return the tokens of a conversation with its response, cut to a length.
+
+    The oldest turns go first, then the beginning of the query; persona and response stay whole.
+
+    Args:
+        tokenizer: with a chat template.
+        clean: breaks what spells a control token.
+        persona: of the user, put first as a system message.
+        context: of the response.
+        response: what is judged.
+        max_length: tokens.
+
+    Returns:
+        The tokens, or None where they do not fit even without the query.
+    """
+    about = [("system", PERSONA.format(persona=clean(persona)))] if persona else []
+
+    def ids_of(turns: Sequence[tuple[str, str]]) -> list[int]:
+        messages = [
+            {"role": role, "content": text}
+            for role, text in (*about, *turns, ("assistant", clean(response)))
+        ]
+        encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    for turns in _shortened(tokenizer, [(m.role, clean(m.content)) for m in context]):
+        ids = ids_of(turns)
+        if len(ids) <= max_length:
+            return ids
+    return None
+
+
+def _shortened(tokenizer: Any, turns: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Yield ever shorter conversations, each of them beginning with the user."""
+    for start, (role, _) in enumerate(turns):
+        if role == "user":
+            yield turns[start:]
+    query = tokenizer(turns[-1][1], add_special_tokens=False)["input_ids"]
+    for eighth in range(1, 9):
+        yield [("user", tokenizer.decode(query[len(query) * eighth // 8 :]))]
