@@ -19,6 +19,7 @@ from pgenrm.rows import explain
 from pgenrm.types import Value
 
 SHIPPED = files("pgenrm.train") / "recipes"
+SUFFIXES = (".toml", ".yaml")
 
 
 class LoraSpec(Value):
@@ -153,19 +154,40 @@ def read_table(source: str | Path) -> dict[str, Any]:
         InputError: there is no such recipe, or it is not TOML.
     """
     try:
-        return tomllib.loads(_text(source))
+        return tomllib.loads(recipe_text(source))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source} is not valid TOML: {error}") from error
 
 
+def recipe_text(source: str | Path) -> str:
+    """Return a file, or what is shipped under a name, as it stands.
+
+    Raises:
+        InputError: there is no such file, and nothing of this name.
+    """
+    path = Path(source)
+    try:
+        if path.is_file():
+            return path.read_text("utf-8")
+        if str(source) in shipped_recipes():
+            files_shipped = (SHIPPED / f"{source}{suffix}" for suffix in SUFFIXES)
+            return next(f for f in files_shipped if f.is_file()).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source} cannot be read: {error}") from error
+    raise InputError(
+        f"there is no recipe {str(source)!r}{near(str(source), shipped_recipes())}; give a TOML "
+        f"file, or one of {', '.join(shipped_recipes())}"
+    )
+
+
 def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package, e.g. `sft/tiny`."""
+    """Return the names of the recipes and accelerate configs that come with the package."""
     return sorted(
-        f"{folder.name}/{recipe.name.removesuffix('.toml')}"
+        f"{folder.name}/{file.name.rpartition('.')[0]}"
         for folder in SHIPPED.iterdir()
         if folder.is_dir()
-        for recipe in folder.iterdir()
-        if recipe.name.endswith(".toml")
+        for file in folder.iterdir()
+        if file.name.endswith(SUFFIXES)
     )
 
 
@@ -190,22 +212,6 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _text(source: str | Path) -> str:
-    path = Path(source)
-    shipped = SHIPPED / f"{str(source).removesuffix('.toml')}.toml"
-    try:
-        if path.is_file():
-            return path.read_text("utf-8")
-        if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
-            return shipped.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read: {error}") from error
-    raise InputError(
-        f"there is no recipe {str(source)!r}{near(str(source), shipped_recipes())}; give a TOML "
-        f"file, or one of {', '.join(shipped_recipes())}"
-    )
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
