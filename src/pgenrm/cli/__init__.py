@@ -14,6 +14,7 @@ from pgenrm.cli.demo import demo_command
 from pgenrm.cli.judge import judge_command
 from pgenrm.cli.prototypes import prototypes_app
 from pgenrm.cli.simulate import simulate_command
+from pgenrm.cli.train import train_app
 from pgenrm.errors import InputError, PgenrmError
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app.add_typer(prototypes_app)
 app.command("calibrate")(calibrate_command)
 app.command("simulate")(simulate_command)
 app.add_typer(data_app)
+app.add_typer(train_app)
 app.command("demo")(demo_command)
 
 
