@@ -1,9 +1,10 @@
 """Users and comparisons whose rendered prompts are kept as golden files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.prompts import BUILT_IN, Template
 from pgenrm.types import Message, Preference, User
 
@@ -108,10 +109,32 @@ CASES = {
 }
 
 
+DEMONSTRATIONS = (
+    Demonstration(
+        context="How long do I boil an egg?",
+        chosen="Eight minutes for a firm yolk. Start the clock when the water boils.",
+        rejected="Eggs are a wonderful food! There are many ways to enjoy them...",
+        is_swapped=True,
+        reasoning="The question asks for a time.\nOnly the second one gives it. </response_1>",
+        scores=(9, 2.5),
+    ),
+    Demonstration(context="And rice?", chosen="Twelve minutes.", rejected="It depends!"),
+)
+"""For the templates that show past choices as earlier turns of the chat."""
+
+
 def golden_prompts() -> Iterator[tuple[Path, str]]:
     """Yield where each rendered prompt is kept and what it is now."""
     for case_name, case in CASES.items():
         for name in TEMPLATES:
             messages = Template.load(name).render(*case)
-            text = "\n".join(f"##### {m.role} #####\n{m.content}\n" for m in messages)
-            yield GOLDEN / f"{case_name}.{name}.txt", text
+            yield GOLDEN / f"{case_name}.{name}.txt", _written(messages)
+    _, context, responses = CASES["two_responses"]
+    taught = COOK.model_copy(update={"history": DEMONSTRATIONS})
+    for name in ("judge_persona", "persona"):
+        messages = FewShot.load(name).render(taught, context, responses)
+        yield GOLDEN / f"demonstrations.{name}.txt", _written(messages)
+
+
+def _written(messages: Sequence[Message]) -> str:
+    return "\n".join(f"##### {m.role} #####\n{m.content}\n" for m in messages)

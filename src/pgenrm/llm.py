@@ -21,16 +21,30 @@ from pgenrm.errors import FormatError, InputError, PromptTooLongError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, RubricRequest
 from pgenrm.prompts import Template, default_template
 from pgenrm.seeding import derive_seed
-from pgenrm.types import Criterion, Failure, FailureKind, FinishReason, User
+from pgenrm.types import (
+    Criterion,
+    EvaluationChain,
+    Failure,
+    FailureKind,
+    FinishReason,
+    User,
+)
 
 T = TypeVar("T")
+ChainReader = Callable[[str, int], EvaluationChain]
+"""Reads a completion about so many responses, or raises a `FormatError`."""
 
 
 class LanguageModelEvaluator:
     """Writes evaluation chains, and rates by given rubrics, with a language model."""
 
     def __init__(
-        self, engine: Engine, template: Template | None = None, sampling: Sampling | None = None
+        self,
+        engine: Engine,
+        template: Template | None = None,
+        sampling: Sampling | None = None,
+        *,
+        read: ChainReader | None = None,
     ) -> None:
         """Set up the evaluator.
 
@@ -40,6 +54,7 @@ class LanguageModelEvaluator:
                 anything but bare choices is known, and `chain_history`.
             sampling: how to sample, None for the defaults. `json_schema` is filled in where
                 `structured` is on.
+            read: reads a completion; None reads the chains that our templates ask for.
 
         Raises:
             InputError: `sampling.max_tokens` leaves no room for a prompt.
@@ -47,6 +62,7 @@ class LanguageModelEvaluator:
         self.engine = engine
         self.template = template
         self.sampling = sampling or Sampling()
+        self.read = read or parse
         self.name = f"{engine.name}:{engine.model}"
         self.workers = engine.workers
         self.budget_tokens = budget_tokens(engine, self.sampling)
@@ -135,10 +151,20 @@ class LanguageModelEvaluator:
         if n_prompt_tokens is None:
             n_prompt_tokens = self.engine.count_tokens(prompt.messages)
         return ChainSet(
-            samples=tuple(_chain_sample(s, len(request.responses)) for s in answer.samples),
+            samples=tuple(self._sample(s, len(request.responses)) for s in answer.samples),
             n_prompt_tokens=n_prompt_tokens,
             cuts=prompt.cuts,
             prompt_version=prompt.version,
+        )
+
+    def _sample(self, sample: Completion | Failure, n_responses: int) -> ChainSample | Failure:
+        if isinstance(sample, Failure):
+            return sample
+        chain = read_completion(sample, lambda text: self.read(text, n_responses))
+        if isinstance(chain, Failure):
+            return chain
+        return ChainSample(
+            chain=chain, finish_reason=sample.finish_reason, n_tokens=sample.n_tokens or 0
         )
 
 
@@ -193,17 +219,6 @@ def read_completion(completion: Completion, read: Callable[[str], T]) -> T | Fai
             text=completion.text,
             n_tokens=completion.n_tokens or 0,
         )
-
-
-def _chain_sample(sample: Completion | Failure, n_responses: int) -> ChainSample | Failure:
-    if isinstance(sample, Failure):
-        return sample
-    chain = read_completion(sample, lambda text: parse(text, n_responses))
-    if isinstance(chain, Failure):
-        return chain
-    return ChainSample(
-        chain=chain, finish_reason=sample.finish_reason, n_tokens=sample.n_tokens or 0
-    )
 
 
 def _rubric(criteria: Sequence[Criterion]) -> tuple[str, ...]:
