@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pgenrm.errors import InputError
+from pgenrm.train.recipe import SftRecipe, load_recipe
+from pgenrm.train.record import (
+    RunRecord,
+    RunStatus,
+    fingerprint_files,
+    finish_run,
+    last_checkpoint,
+    read_record,
+    start_run,
+)
+
+GIVEN = ["model.path=somewhere", "data.path=rows.parquet"]
+
+
+def start(out: Path, *more: str, data: str = "abc", resume: bool = False, n: int = 1) -> RunRecord:
+    recipe = load_recipe("sft/tiny", SftRecipe, [*GIVEN, *more])
+    return start_run(
+        out, recipe, data_fingerprint=data, command=["pgenrm"], resume=resume, n_processes=n
+    )
+
+
+def checkpoint(out: Path, step: int, state: str) -> Path:
+    path = out / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "trainer_state.json").write_text(state)
+    return path
+
+
+def test_run_json_holds_what_is_needed_to_repeat_a_run(tmp_path: Path) -> None:
+    start(tmp_path / "run", "trl.max_steps=3", "seed=5")
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert stored["status"] == "running"
+    assert stored["recipe"]["trl"]["max_steps"] == 3
+    assert stored["recipe"]["seed"] == 5
+    assert stored["recipe"]["model"]["dtype"] == "float32"  # a default, resolved
+    assert stored["data_fingerprint"] == "abc"
+    (attempt,) = stored["attempts"]
+    assert {"pgenrm", "python", "torch", "trl"} <= set(attempt["versions"])
+    assert attempt["command"] == ["pgenrm"]
+
+
+def test_a_directory_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+    start(tmp_path)
+    with pytest.raises(InputError, match="--resume"):
+        start(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"more": ("trl.learning_rate=1e-4",)}, "trl.learning_rate was 0.001 and is 0.0001"),
+        ({"more": ("trl.weight_decay=0.1",)}, "trl.weight_decay was null and is 0.1"),
+        ({"data": "abd"}, 'data.content was "abc" and is "abd"'),
+        ({"n": 2}, "number of processes was 1 and is 2"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(tmp_path: Path, change: dict, says: str) -> None:  # type: ignore[type-arg]
+    start(tmp_path)
+    with pytest.raises(InputError, match=says):
+        start(tmp_path, *change.pop("more", ()), resume=True, **change)
+
+
+def test_a_resumed_run_remembers_every_start(tmp_path: Path) -> None:
+    start(tmp_path, resume=True)
+    checkpoint(tmp_path, 40, "{}")
+    record = start(tmp_path, resume=True)
+    assert [attempt.from_step for attempt in record.attempts] == [0, 40]
+
+
+def test_how_a_run_ended_is_written_down(tmp_path: Path) -> None:
+    start(tmp_path)
+    finish_run(tmp_path, RunStatus.FAILED, "no room")
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.status, record.reason) == (RunStatus.FAILED, "no room")
+    assert record.ended is not None
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_does_not_count(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    good = checkpoint(tmp_path, 9, '{"global_step": 9}')
+    checkpoint(tmp_path, 10, '{"global_st')
+    (tmp_path / "checkpoint-11").mkdir()
+    assert last_checkpoint(tmp_path) == good
+
+
+def test_the_fingerprint_follows_the_content_and_what_is_read_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("a")
+    before = fingerprint_files([file], None, None)
+    assert fingerprint_files([file], None, None) == before
+    assert fingerprint_files([file], None, 10) != before
+    file.write_text("b")
+    assert fingerprint_files([file], None, None) != before
