@@ -140,8 +140,9 @@ def prism() -> dict[str, list[dict[str, Any]]]:
     train[0] |= {"chosen_score": 50, "rejected_score": 50}
     train[1] |= {"chosen_score": 20, "rejected_score": 70}
     train[2] |= {"rejected_score": None}
-    train[4] |= {"rejected": train[4]["chosen"]}
-    test[4] |= {"rejected": _said("EMPTY STRING")}
+    train[3] |= {"rejected": train[3]["chosen"]}
+    test[6] |= {"rejected": _said("EMPTY STRING")}
+    test[7] |= {"rejected": test[7]["chosen"]}
     return splits
 
 

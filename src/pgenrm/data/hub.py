@@ -4,11 +4,14 @@ Both go the same way: a snapshot of one commit is a folder like any other, and `
 folders. Only the columns of a row type are read; everything else stays in the files.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+from typing import Any, Final, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
@@ -16,11 +19,10 @@ from pgenrm.errors import InputError, MissingExtraError, RowError
 from pgenrm.rows import explain
 from pgenrm.types import Value
 
-if TYPE_CHECKING:
-    import datasets
-
 READ_FILES: Final = ("README.md", "*.parquet", "*.jsonl", "*.json", "*.csv")
 DIGEST_CHARS: Final = 12
+COLUMNS_CHARS: Final = 300
+"""Of the names of columns, in a message."""
 
 
 class HubRow(Value):
@@ -136,44 +138,48 @@ def read_rows(
         RowError: a column is missing or a value is not of its kind; names split, row and column.
         InputError: there is no such configuration, or the files do not agree with each other.
     """
-    splits = _load(repository, config)
     rows: dict[str, list[RowT]] = {}
-    for split, table in splits.items():
-        place = "/".join(filter(None, (repository.name, config, str(split))))
-        columns = [name for name in kind.model_fields if name in table.column_names]
-        if not columns:
-            raise RowError(f"{place}[0]", _found(table))
-        rows[str(split)] = [
-            _validated(row, kind, f"{place}[{i}]", table)
-            for i, row in enumerate(table.select_columns(columns))
-        ]
+    # Streamed and with a cache of its own, because the library keeps what it has read by the card
+    # of a folder: it does not notice that other files lie beside the same card.
+    with _reading(repository, config), TemporaryDirectory() as cache:
+        tables = _datasets().load_dataset(
+            str(repository.path), name=config, streaming=True, cache_dir=cache
+        )
+        for split, table in tables.items():
+            place = "/".join(filter(None, (repository.name, config, str(split))))
+            columns = list(next(iter(table), {}))
+            wanted = [name for name in kind.model_fields if name in columns]
+            rows[str(split)] = [
+                _validated(row, kind, f"{place}[{i}]", columns)
+                for i, row in enumerate(table.select_columns(wanted) if wanted else table)
+            ]
     return rows
 
 
-def _load(repository: Repository, config: str | None) -> "datasets.DatasetDict":
-    datasets = _datasets()
+@contextmanager
+def _reading(repository: Repository, config: str | None) -> Iterator[None]:
+    """Say which folder cannot be read; errors of ours pass."""
+    exceptions = (_datasets().exceptions.DatasetsError, OSError, ValueError, TypeError)
     try:
-        return datasets.load_dataset(str(repository.path), name=config)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        cause = error.__cause__ or error
+        yield
+    except InputError:
+        raise
+    except exceptions as error:
         of = f" (configuration {config})" if config else ""
         raise InputError(
-            f"{repository.path}{of} cannot be read: {_first_line(cause)}; it must have the layout "
-            "of the hub, README.md included"
+            f"{repository.path}{of} cannot be read: {_first_line(error.__cause__ or error)}; it "
+            "must have the layout of the hub, README.md included"
         ) from error
 
 
-def _validated(row: object, kind: type[RowT], place: str, table: "datasets.Dataset") -> RowT:
+def _validated(row: object, kind: type[RowT], place: str, columns: Sequence[str]) -> RowT:
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        is_missing = error.errors()[0]["type"] == "missing"
         reason = explain(error, kind)
-        raise RowError(place, f"{reason}; {_found(table)}" if is_missing else reason) from error
-
-
-def _found(table: "datasets.Dataset") -> str:
-    return f"the columns are {', '.join(table.column_names)}"
+        if error.errors()[0]["type"] == "missing":
+            reason += f"; the columns are {shorten(', '.join(columns), COLUMNS_CHARS)}"
+        raise RowError(place, reason) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def pairs_dataset(
 
     History are the user's `train` rows. A `train` row that shares its conversation with one of his
     other rows outside `train`, or repeats one, is neither history nor trained on; a row's history
-    has none of its own conversation.
+    has nothing of its own conversation and not itself again.
 
     Args:
         name: of the data set.
@@ -124,7 +124,7 @@ def pairs_dataset(
         shown = tuple(
             pair
             for conversation_id, pair in history.get(row.user_id, ())
-            if conversation_id != row.conversation_id
+            if conversation_id != row.conversation_id and not is_same_choice(pair, comparison)
         )
         user = comparison.user.model_copy(update={"history": shown})
         named.append((split, comparison.model_copy(update={"user": user})))
