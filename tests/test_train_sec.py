@@ -278,8 +278,12 @@ def test_bare_history_shows_nothing_that_the_user_states() -> None:
     )
 
 
-def test_who_states_nothing_has_no_chain_with_criteria() -> None:
-    [one] = sampled([comparison()], KnownEvaluator(shorter_is_better), ChainSettings())
+@pytest.mark.parametrize("stated", [{}, {"demographics": {"age": "62"}}])
+def test_who_does_not_say_what_he_looks_for_has_no_chain_with_criteria(
+    stated: dict[str, dict[str, str]],
+) -> None:
+    c = comparison(user=User(id="u", **stated))
+    [one] = sampled([c], KnownEvaluator(shorter_is_better), ChainSettings())
     assert [found.set for found in one.found] == [SecSet.HISTORY_ONLY]
 
 

@@ -43,7 +43,8 @@ class SecSet(StrEnum):
     """Which prompts a chain is to be learnt with."""
 
     WITH_CRITERIA = "with_criteria"
-    """Everything that the user states; only where he states anything."""
+    """Everything that the user states; only where it tells what he looks for: a criterion, a
+    description of himself, ratings of a past choice. Demographics alone do not."""
     HISTORY_ONLY = "history_only"
     """Bare past choices."""
 
@@ -237,7 +238,8 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
             n_pairs = int(draw.integers(settings.min_history, n_pairs + 1))
         user = draw_pairs(user, n_pairs, settings.seed, comparison.id)
     if kind is SecSet.WITH_CRITERIA:
-        return user if has_explicit_signals(user) else None
+        by_himself = user.model_copy(update={"demographics": {}})
+        return user if has_explicit_signals(by_himself) else None
     bare = [
         Preference(context=p.context, chosen=p.chosen, rejected=p.rejected) for p in user.history
     ]
