@@ -1,7 +1,7 @@
-"""Whether a chain of the bundled judge follows from itself: every step recomputed from earlier ones.
+"""Whether a chain of the bundled judge follows from itself, step by step.
 
-What is compared with the truth is only what the texts and statements say; every other step is held
-against what the chain itself wrote before, right or wrong.
+Only what the texts and statements say is compared with the truth; every other step is held against
+what the chain itself wrote before, right or wrong.
 """
 
 import re
@@ -71,7 +71,9 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
         and _equal(chosen, [c.chosen for c in truth.choices])
         and _equal(rejected, [c.rejected for c in truth.choices])
     )
-    pairs = [(c, r) for c, r in zip(chosen, rejected, strict=True) if c is not None and r is not None]
+    pairs = [
+        (c, r) for c, r in zip(chosen, rejected, strict=True) if c is not None and r is not None
+    ]
     if len(pairs) == len(choices):
         expected = [steps.likes(c, r) for c, r in pairs]
         right["likes and dislikes"] = liked == expected and disliked == [
@@ -105,8 +107,10 @@ def _by_number(lines: Sequence[str], head: str) -> list[dict[str, str]]:
     for line in lines:
         if line == f"{head}{len(found) + 1}":
             found.append({})
-        elif found and ": " in line and line.split(":")[0] in (
-            "Chosen", "Rejected", "Likes", "Dislikes"
+        elif (
+            found
+            and ": " in line
+            and line.split(":")[0] in ("Chosen", "Rejected", "Likes", "Dislikes")
         ):
             label, text = line.split(": ", 1)
             found[-1].setdefault(label, text)

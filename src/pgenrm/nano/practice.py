@@ -6,22 +6,24 @@ it is a chain without its prompt, in which everything is counted but what only a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pgenrm.chain import format
 from pgenrm.evaluator import ChainRequest
+from pgenrm.history import draw_pairs
 from pgenrm.nano.steps import Steps, apart, chain, has, likes, listed
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.nano.tokenizer import ASSISTANT, END, USER
 from pgenrm.nano.words import TASTE_NAMES, pole
-from pgenrm.prompts import Template, default_template
+from pgenrm.prompts import default_template
 from pgenrm.seeding import rng
 from pgenrm.sim.language import QUERIES, write_response
 from pgenrm.sim.tastes import CRITERIA, DESCRIPTIONS, FLAWED, WANTED
 from pgenrm.sim.world import Choice, Person, World
-from pgenrm.types import Context, Message, Preference, User
+from pgenrm.types import Comparison
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -39,103 +41,79 @@ class Row:
     """1 where the loss counts."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """A comparison to judge, with the user as the judge sees him."""
-
-    user: User
-    context: Context
-    responses: tuple[str, ...]
-    template: Template
-    seed: int
-
-    @property
-    def request(self) -> ChainRequest:
-        """Return it as an evaluator is asked."""
-        return ChainRequest(
-            id="practice",
-            user=self.user,
-            context=self.context,
-            responses=self.responses,
-            seed=self.seed,
-        )
-
-
-N_CHOICES: Final = ((0, 1, 2, 3, 4, 5, 6), (0.08, 0.14, 0.14, 0.34, 0.12, 0.08, 0.10))
 N_RESPONSES: Final = ((2, 3, 4), (0.86, 0.09, 0.05))
-STATED_SHARE: Final = 0.45
-"""Of the tasks that show what the user states, where he states anything."""
+"""How many responses a comparison has, and how often."""
+FLAW_SHARE: Final = 0.03
+"""Of the responses beyond two that are flawed."""
 
 
-def tasks(world: World, seed: int, *, n_choices: int | None = None) -> Iterator[Task]:
-    """Yield tasks without end, from the train choices of the world's seen users."""
-    index = 0
-    while True:
-        person = world.person(index)
-        index += 1
-        if not person.is_seen:
-            continue
-        choices = world.choices(person, "train")
-        for target in choices:
-            generator = rng(seed, "task", target.id)
-            n = int(generator.choice(N_CHOICES[0], p=N_CHOICES[1]))
-            yield task(world, person, choices, target, n if n_choices is None else n_choices, generator)
+def comparisons(world: World, seed: int) -> Iterator[Comparison]:
+    """Yield labelled comparisons of the world's seen users without end, with up to four responses.
+
+    Responses beyond two have attributes at random; the label is then drawn anew, in proportion to
+    exp(weighted attributes), as for two.
+    """
+    for person in filter(lambda person: person.is_seen, map(world.person, count())):
+        train = world.choices(person, "train")
+        for choice in train:
+            yield _widened(world.comparison(person, choice, train), person, choice, seed)
 
 
-def task(
-    world: World,
-    person: Person,
-    choices: Sequence[Choice],
-    target: Choice,
-    n_choices: int,
-    generator: np.random.Generator,
-) -> Task:
-    """Make a task of one choice, with others of the same user as his past."""
-    past = [c for c in choices if not c.is_narrow and c.id != target.id and c.query != target.query]
-    shown = sorted(generator.permutation(len(past))[:n_choices].tolist())
-    history = tuple(
-        Preference(
-            context=past[i].query,
-            chosen=past[i].responses[past[i].label],
-            rejected=past[i].responses[1 - past[i].label],
-        )
-        for i in shown
+def _widened(comparison: Comparison, person: Person, choice: Choice, seed: int) -> Comparison:
+    generator = rng(seed, "widened", comparison.id)
+    n_more = int(generator.choice(N_RESPONSES[0], p=N_RESPONSES[1])) - 2
+    if not n_more:
+        return comparison
+    features = (generator.random((n_more, choice.features.shape[1])) < 0.5).astype(float)
+    features[:, FLAWED] = generator.random(n_more) < FLAW_SHARE
+    texts = [write_response(QUERIES[choice.query], row, generator) for row in features]
+    utility = np.concatenate([choice.features, features]) @ person.weights[choice.scenario]
+    shares = np.exp(utility - utility.max())
+    return comparison.model_copy(
+        update={
+            "responses": (*comparison.responses, *texts),
+            "label": int(generator.choice(len(utility), p=shares / shares.sum())),
+        }
     )
-    user = person.user
-    if generator.random() >= STATED_SHARE:
+
+
+N_CHOICES: Final = ((0, 1, 2, 3, 4, 5, 6), (0.10, 0.14, 0.14, 0.32, 0.12, 0.08, 0.10))
+"""How many past choices are shown, and how often."""
+HIDDEN_SHARE: Final = 0.5
+"""Of the comparisons that hide what the user states, and again of those that hide demographics."""
+
+
+def varied(one: Comparison, seed: int) -> Comparison:
+    """Show more or less of the user, and the responses in any order; the label goes."""
+    generator = rng(seed, "varied", one.id)
+    n = int(generator.choice(N_CHOICES[0], p=N_CHOICES[1]))
+    user = draw_pairs(one.user, n, seed, one.id)
+    if generator.random() < HIDDEN_SHARE:
         user = user.model_copy(update={"criteria": (), "self_description": None})
-    if generator.random() < 0.5:
+    if generator.random() < HIDDEN_SHARE:
         user = user.model_copy(update={"demographics": {}})
-    user = user.model_copy(update={"history": history})
-    responses = list(target.responses)
-    for _ in range(int(generator.choice(N_RESPONSES[0], p=N_RESPONSES[1])) - 2):
-        features = (generator.random(target.features.shape[1]) < 0.5).astype(float)
-        features[FLAWED] = generator.random() < 0.03
-        responses.append(write_response(QUERIES[target.query], features, generator))
-    order = generator.permutation(len(responses)).tolist()
-    return Task(
-        user=user,
-        context=(Message(role="user", content=target.query),),
-        responses=tuple(responses[i] for i in order),
-        template=default_template(user),
-        seed=int(generator.integers(2**31)),
-    )
+    responses = tuple(one.responses[i] for i in generator.permutation(len(one.responses)))
+    return one.model_copy(update={"user": user, "responses": responses, "label": None})
 
 
 class Encoder:
-    """Turns tasks into rows."""
+    """Turns comparisons into rows."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerFast", teacher: PosteriorTeacher) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerFast", teacher: PosteriorTeacher, seed: int = 0
+    ) -> None:
         """Set up; nothing is computed yet."""
         self._tokenizer = tokenizer
         self._teacher = teacher
+        self._seed = seed
 
-    def whole(self, one: Task) -> Row:
+    def whole(self, one: Comparison) -> Row:
         """Encode prompt and chain; the loss counts the chain."""
-        prompt = one.template.render(one.user, one.context, one.responses)[-1].content
+        template = default_template(one.user)
+        prompt = template.render(one.user, one.context, one.responses)[-1].content
         return self._asked(prompt, format(chain(self._steps(one))))
 
-    def chain_only(self, one: Task) -> Row:
+    def chain_only(self, one: Comparison) -> Row:
         """Encode the chain without its prompt; what only the prompt can tell is not counted."""
         text = format(chain(self._steps(one))) + END
         told, at = [], 0
@@ -150,7 +128,7 @@ class Encoder:
         ]
         return Row(self._ids(ASSISTANT) + encoded["input_ids"], [0, *counted])
 
-    def text(self, one: Task) -> Row:
+    def text(self, one: Comparison) -> Row:
         """Encode the texts of a task as plain text."""
         pair = one.user.history[:1]
         texts = [one.context[-1].content, *one.responses]
@@ -158,13 +136,13 @@ class Encoder:
         ids = self._ids("\n\n".join(texts) + END)
         return Row(ids, [0, *[1] * (len(ids) - 1)])
 
-    def reading(self, one: Task) -> Row:
+    def reading(self, one: Comparison) -> Row:
         """Ask what each response has."""
         features = self._steps(one).responses
         answer = "\n".join(f"Response {i}: {listed(has(row))}" for i, row in enumerate(features, 1))
         return self._asked(_shown(one.responses) + "What does each response have?", answer)
 
-    def difference(self, one: Task) -> Row:
+    def difference(self, one: Comparison) -> Row:
         """Ask what sets the responses apart."""
         differing = apart(self._steps(one).responses)
         answer = "\n".join(
@@ -173,7 +151,7 @@ class Encoder:
         )
         return self._asked(_shown(one.responses) + "What sets each response apart?", answer)
 
-    def choice(self, one: Task) -> Row:
+    def choice(self, one: Comparison) -> Row:
         """Ask what a past choice says."""
         steps = self._steps(one)
         if not one.user.history:
@@ -202,7 +180,7 @@ class Encoder:
         text = texts[int(generator.integers(len(texts)))]
         return self._asked(f"{text}\nWhat does this sentence state?", f"States: {answer}")
 
-    def meeting(self, one: Task, generator: np.random.Generator) -> Row:
+    def meeting(self, one: Comparison, generator: np.random.Generator) -> Row:
         """Ask which responses meet a criterion."""
         features = self._steps(one).responses
         a, sign = int(generator.integers(len(WANTED))), int(generator.choice((-1, 1)))
@@ -210,8 +188,11 @@ class Encoder:
         answer = "\n".join(f"Response {i}: {'yes' if m else 'no'}" for i, m in enumerate(met, 1))
         return self._asked(f"{_shown(one.responses)}Which meet: {pole(a, sign)}?", answer)
 
-    def _steps(self, one: Task) -> Steps:
-        return self._teacher.steps(one.request, rng(one.seed, "leanings"))
+    def _steps(self, one: Comparison) -> Steps:
+        request = ChainRequest(
+            id=one.id, user=one.user, context=one.context, responses=one.responses
+        )
+        return self._teacher.steps(request, rng(self._seed, "leanings", one.id))
 
     def _asked(self, question: str, answer: str) -> Row:
         prompt = self._ids(f"{USER}{question}{ASSISTANT}")
@@ -227,5 +208,3 @@ def _shown(responses: Sequence[str]) -> str:
     return "".join(
         f"<response_{i}>\n{text}\n</response_{i}>\n\n" for i, text in enumerate(responses, 1)
     )
-
-

@@ -140,8 +140,8 @@ def wants(
 def rubric(wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """Return (attribute, sign, percent) of the strongest wishes, the strongest first.
 
-    Percentages are multiples of `UNIT_PERCENT` in proportion to the strengths, by largest remainder;
-    a wish that would get none keeps one unit.
+    Percentages are multiples of `UNIT_PERCENT` in proportion to the strengths, by largest
+    remainder; a wish that would get none keeps one unit.
     """
     shown = sorted(wanted, key=lambda wish: -wish[2])[:MAX_CRITERIA]
     total = sum(strength for _, _, strength in shown)
@@ -211,7 +211,10 @@ def chain(steps: Steps) -> EvaluationChain:
             is_met = bool(row[a]) is (sign > 0)
             met += percent * is_met
             row_ratings.append(
-                Rating(score=MET if is_met else UNMET, reason=f"{'yes' if is_met else 'no'}, {met}% met")
+                Rating(
+                    score=MET if is_met else UNMET,
+                    reason=f"{'yes' if is_met else 'no'}, {met}% met",
+                )
             )
         ratings.append(tuple(row_ratings))
         totals.append(total_of(met))

@@ -1,8 +1,8 @@
 """A teacher for the simulated world: chains sampled from the posterior over the user.
 
-It sees what a judge sees, reads the texts as the Bayes observer does, draws a few particles from the
-posterior and writes down their mean leanings. The posterior's own mean would tell every chain the
-same; what individual scaling averages are different hypotheses about the user.
+It sees what a judge sees, reads the texts as the Bayes observer does, draws a few particles from
+the posterior and writes down their mean leanings. The posterior's own mean would tell every chain
+the same; what individual scaling averages are different hypotheses about the user.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from pgenrm.types import User
 
 N_PARTICLES: Final = 8192
 N_AVERAGED: Final = 4
-"""Particles behind one chain: one alone is too noisy a target for a small model, see docs/log.md."""
+"""Particles behind one chain: one alone is too noisy a target for a small model (docs/log.md)."""
 PROMPT_VERSION: Final = "observer@1"
 
 

@@ -1,8 +1,8 @@
 """The bundled judge's tokenizer: whole phrases of the simulated world and of its own chains.
 
-Every piece has the same score, so a text is cut into as few pieces as possible; bytes stand in for
-what no piece covers. Nothing is trained: the vocabulary follows from the world's phrases, the prompt
-templates and the form of the chain.
+Every piece has the same score, so a text is cut into as few pieces as possible; bytes stand in
+for what no piece covers. Nothing is trained: the vocabulary follows from the world's phrases, the
+prompt templates and the form of the chain.
 """
 
 import re
@@ -52,7 +52,7 @@ def build() -> "PreTrainedTokenizerFast":
     )
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in special])
-    wrapped = PreTrainedTokenizerFast(
+    wrapped: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
@@ -155,5 +155,3 @@ def _of_chains() -> Iterator[str]:
     yield '", "better_response": {"response_1":'
     yield from (f', "response_{i}":' for i in numbers)
     yield "}}\n<JSON_END>"
-
-
