@@ -39,8 +39,8 @@ class Data(NamedTuple):
 
 
 @cache
-def small_world(n_users: int = 320, seed: int = 0) -> Data:
-    """Return a world of few kinds of people, so that little data shows who they are."""
+def small_world(n_users: int = 200, seed: int = 0) -> Data:
+    """Return a world of four kinds of people, so that little data shows who somebody is."""
     config = WorldConfig(
         n_prototypes=4, primary=3.0, n_history=8, swap=0.0, quirk_share=0.0, narrow_share=0.0
     )
@@ -65,3 +65,22 @@ def shuffled(users: Sequence[User]) -> list[User]:
         user.model_copy(update={"history": history})
         for user, history in zip(users, moved, strict=True)
     ]
+
+
+def flipped(users: Sequence[User]) -> list[User]:
+    """Let every user have chosen what he rejected."""
+    return [
+        user.model_copy(
+            update={
+                "history": tuple(
+                    p.model_copy(update={"chosen": p.rejected, "rejected": p.chosen})
+                    for p in user.history
+                )
+            }
+        )
+        for user in users
+    ]
+
+
+def scores(method: Method, comparisons: Sequence[Comparison]) -> list[tuple[float, ...]]:
+    return [tuple(s for s in j.scores if s is not None) for j in method.score(comparisons)]

@@ -4,7 +4,7 @@ Pluralistic Alignment, form A (an ideal point for all prompts) and form B (an id
 depends on the prompt). A new user is adapted to by fitting his mixture weights to his choices.
 
 Corrected, against the public scripts that ran on PRISM and Chatbot Arena: the whole conversation is
-embedded, standardised; weights go through a softmax; responses are mapped to unit length and the
+embedded, standardised; weights go through a softmax; responses and ideals have unit length and the
 scale of rewards is learnt; users outside the training set are fitted, with a prior around the
 population's weights, where the scripts give all of them one shared average; the weights of the best
 validation epoch are kept. Users of the training set are fitted from the history at hand as well.
@@ -15,7 +15,7 @@ an untrained layer anew at every call, which leaves nothing to reproduce.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ from pgenrm.prototypes.embedder import Embedder
 from pgenrm.seeding import rng
 
 Form = Literal["a", "b"]
+MIN_SQUARE: Final = 1e-6
+"""Of a distance, whose root has no slope at 0."""
 
 
 class PalRecipe(MethodRecipe):
@@ -117,16 +119,13 @@ class Pal:
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train maps, prototypes and users' weights."""
         recipe = self.recipe
-        kind = IdealPoint if self.form == "a" else IdealDirection
-        self.network_ = network = kind(train_histories, recipe)
+        self.network_ = network = Ideals(train_histories, recipe, self.form)
         users = nn.Parameter(torch.zeros(train_histories.n_users, recipe.n_prototypes))
-        maps = list(network.maps.parameters())
-        in_maps = set(map(id, maps))
-        others = [p for p in network.parameters() if id(p) not in in_maps]
+        others = [network.prototypes, network.centre, network.log_scale, users]
         optimizer = torch.optim.AdamW(
             [
-                {"params": maps, "weight_decay": recipe.weight_decay},
-                {"params": [*others, users], "lr": recipe.user_learning_rate},
+                {"params": network.maps.parameters(), "weight_decay": recipe.weight_decay},
+                {"params": others, "lr": recipe.user_learning_rate},
             ],
             recipe.learning_rate,
             weight_decay=0.0,
@@ -136,8 +135,8 @@ class Pal:
             generator = rng("pal", seed, epoch)
             for rows in batches(train_histories.n_users, recipe.n_users_per_batch, generator):
                 some = train_histories.some(rows)
-                responses, prompts = network.map(some.responses(), some.prompts())
-                rewards = network.reward(responses, prompts, network.centre + users[rows])
+                placed = network.place(some.responses(), some.prompts())
+                rewards = network.reward(placed, network.centre + users[rows])
                 misfit = (preference_loss(rewards) * some.present).sum()
                 prior = 0.5 * recipe.user_precision * users[rows].square().sum()
                 yield (misfit + prior) / some.present.sum()
@@ -154,11 +153,11 @@ class Pal:
     def know(self, histories: Histories) -> list[Tensor]:
         """Fit the users' logits to their choices."""
         recipe, network = self.recipe, self.network_
-        responses, prompts = network.map(histories.responses(), histories.prompts())
+        placed = network.place(histories.responses(), histories.prompts())
 
         def losses(logits: Tensor) -> Tensor:
-            rewards = network.reward(responses, prompts, logits)
-            return (preference_loss(rewards) * histories.present).sum(dim=1)
+            misfit = preference_loss(network.reward(placed, logits))
+            return (misfit * histories.present).sum(dim=1)
 
         logits = fit_user_weights(
             network.centre,
@@ -173,68 +172,61 @@ class Pal:
     def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
         """Return how near the candidates lie to the users' ideals."""
         prompts = None if candidates.prompts is None else candidates.prompts[:, None]
-        responses, prompts = self.network_.map(candidates.vectors[:, None], prompts)
-        return self.network_.reward(responses, prompts, torch.stack(list(known)))[:, 0]
+        placed = self.network_.place(candidates.vectors[:, None], prompts)
+        return self.network_.reward(placed, torch.stack(list(known)))[:, 0]
+
+
+class Placed(NamedTuple):
+    """Responses in relation to the prototypes' ideals: all that a mixture of these is judged by."""
+
+    products: Tensor
+    """[b, n, n_responses, n_prototypes]; of responses with ideals."""
+    gram: Tensor
+    """[b, n, n_prototypes, n_prototypes], or [n_prototypes, n_prototypes]; of ideals."""
 
 
 class Ideals(nn.Module):
-    """What both forms have: a map of responses, the population's logits and the scale."""
+    """Maps of responses and prototypes into one space; a user's ideal is a mixture there.
 
-    def __init__(self, dimension: int, recipe: PalRecipe) -> None:
+    In form A, prototypes are points of the embedding space that are mapped as responses are; in
+    form B each is a map from the prompt.
+    """
+
+    def __init__(self, histories: Histories, recipe: PalRecipe, form: Form) -> None:
         super().__init__()
-        self.maps = nn.ModuleList([_map(dimension, recipe.width)])
-        self.centre = nn.Parameter(torch.zeros(recipe.n_prototypes))
+        dimension, n_prototypes = histories.vectors.shape[1], recipe.n_prototypes
+        n_maps = 1 if form == "a" else 1 + n_prototypes
+        self.form = form
+        self.maps = nn.ModuleList(_map(dimension, recipe.width) for _ in range(n_maps))
+        n_points = n_prototypes if form == "a" else 0
+        rows = torch.randint(len(histories.vectors), (n_points,))
+        self.prototypes = nn.Parameter(histories.vectors[rows])
+        self.centre = nn.Parameter(torch.zeros(n_prototypes))
         self.log_scale = nn.Parameter(torch.tensor(recipe.log_scale))
 
-    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Map responses [..., n_responses, d] and prompts [..., d] for `reward`."""
-        raise NotImplementedError
+    def place(self, responses: Tensor, prompts: Tensor | None) -> Placed:
+        """Map responses [b, n, n_responses, d] and, for form B, prompts [b, n, d]."""
+        of_responses, *of_prompts = self.maps
+        points = normalize(of_responses(responses), dim=-1)
+        if self.form == "a":
+            ideals = normalize(of_responses(self.prototypes), dim=-1)
+        else:
+            ideals = torch.stack([of_prompt(prompts) for of_prompt in of_prompts], dim=-2)
+            ideals = normalize(ideals, dim=-1)
+        turned = ideals.transpose(-1, -2)
+        return Placed(points @ turned, ideals @ turned)
 
-    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
-        """Return rewards [b, n, n_responses] for users with logits [b, n_prototypes]."""
-        raise NotImplementedError
+    def reward(self, placed: Placed, logits: Tensor) -> Tensor:
+        """Return rewards [b, n, n_responses] for users with logits [b, n_prototypes].
 
-
-class IdealPoint(Ideals):
-    """Form A: prototypes are points of the embedding space, mixed there and then mapped."""
-
-    def __init__(self, histories: Histories, recipe: PalRecipe) -> None:
-        super().__init__(histories.vectors.shape[1], recipe)
-        rows = torch.randperm(len(histories.vectors))[: recipe.n_prototypes]
-        self.prototypes = nn.Parameter(histories.vectors[rows].clone())
-
-    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Map responses to unit length; prompts are not looked at."""
-        return normalize(self.maps[0](responses), dim=-1), None
-
-    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
-        """Return how near responses lie to the ideal point."""
-        ideals = normalize(self.maps[0](logits.softmax(dim=1) @ self.prototypes), dim=-1)
-        distances = (responses - ideals[:, None, None]).norm(dim=-1)
-        rewards: Tensor = -self.log_scale.exp() * distances
-        return rewards
-
-
-class IdealDirection(Ideals):
-    """Form B: every prototype is a map from the prompt to a direction."""
-
-    def __init__(self, histories: Histories, recipe: PalRecipe) -> None:
-        dimension = histories.vectors.shape[1]
-        super().__init__(dimension, recipe)
-        self.maps.extend(_map(dimension, recipe.width) for _ in range(recipe.n_prototypes))
-
-    def map(self, responses: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Map responses to unit length, and prompts to a direction for every prototype."""
-        ideals = torch.stack([of_prompt(prompts) for of_prompt in list(self.maps)[1:]], dim=-2)
-        return normalize(self.maps[0](responses), dim=-1), ideals
-
-    def reward(self, responses: Tensor, prompts: Tensor | None, logits: Tensor) -> Tensor:
-        """Return the cosines of responses with the mixed direction, scaled."""
-        assert prompts is not None
-        mixed = torch.einsum("bnkd,bk->bnd", prompts, logits.softmax(dim=1))
-        cosines = (responses * normalize(mixed, dim=-1)[:, :, None]).sum(dim=-1)
-        rewards: Tensor = self.log_scale.exp() * cosines
-        return rewards
+        The negative distance to the ideal in form A, the cosine with it in form B, scaled.
+        """
+        weights = logits.softmax(dim=1)[:, None, :, None]  # [b, 1, n_prototypes, 1]
+        square = (weights * (placed.gram @ weights)).sum(dim=-2)  # [b, 1 or n, 1]
+        cosines = (placed.products @ weights)[..., 0] / square.sqrt()
+        if self.form == "a":
+            return -self.log_scale.exp() * (2 - 2 * cosines).clamp(min=MIN_SQUARE).sqrt()
+        return self.log_scale.exp() * cosines
 
 
 class PublishedPal:

@@ -4,10 +4,11 @@ Variational Preference Learning. Part of a user's choices are encoded, the other
 new user is adapted to by encoding his choices, without a gradient.
 
 Corrected, against the fork that ran on PRISM and Chatbot Arena: what is encoded are choices of the
-same user, of other contexts than the predicted ones, as many as chance gives, none included; the
-latent vector has the same length in evaluation as in training; whole conversations are embedded,
-standardised; the weights of the best validation epoch are kept. The published form encodes choices
-of random users for everybody, so it knows nothing of the one it judges for.
+same user, of other contexts than the predicted ones, as many as chance gives, none included; latent
+vectors are normalised in evaluation as in training, where the fork decodes a mean that is shorter
+than all the decoder has seen; whole conversations are embedded, standardised; the weights of the
+best validation epoch are kept. The published form encodes choices of random users for everybody, so
+it knows nothing of the one it judges for.
 """
 
 import math
@@ -41,6 +42,8 @@ class VplRecipe(MethodRecipe):
     """Share of `kl_weight` at the start of a ramp."""
     kl_ramp_steps: int
     """Steps of a cosine ramp to the whole, after which it starts again."""
+    n_samples: int | None = None
+    """Corrected only: latent vectors that rewards are averaged over; half of them mirror others."""
     n_context: int | None = None
     """Published only: number of choices encoded."""
     learning_rate: float
@@ -79,7 +82,7 @@ def vpl(
 
 
 class Vpl:
-    """The preference model; what is known of a user is his latent vector, [width]."""
+    """The preference model; what is known of a user are latent vectors, [n_samples, width]."""
 
     has_nothing = True
 
@@ -89,6 +92,8 @@ class Vpl:
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train the networks."""
         recipe = self.recipe
+        noise = torch.randn((recipe.n_samples or 0) // 2, recipe.width)
+        self.noise_ = torch.cat([noise, -noise])
         self.network_ = VplNetwork(train_histories.vectors.shape[1], recipe, self.has_nothing)
         optimizer = torch.optim.AdamW(
             self.network_.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -135,13 +140,23 @@ class Vpl:
             yield (loss * is_asked).sum() / is_asked.sum().clamp(min=1), mean, log_variance
 
     def know(self, histories: Histories) -> list[Tensor]:
-        """Encode all choices of each user."""
+        """Encode all choices of each user and draw latent vectors, as the decoder was trained on.
+
+        The same noise serves everybody. Little known, much noise: what is preferred by most wins.
+        """
         mean, log_variance = self.network_.encode(histories.responses(), histories.present)
-        return list(_typical(mean, log_variance))
+        spread = (0.5 * log_variance).exp()[:, None] * self.noise_
+        return list(_on_sphere(mean[:, None] + spread))
 
     def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
-        """Decode the candidates under the users' latent vectors."""
-        return self.network_.decode(candidates.vectors[:, None], torch.stack(list(known)))[:, 0]
+        """Decode the candidates under the users' latent vectors and take the mean of these."""
+        latents = torch.stack(list(known))  # [n, n_samples, width]
+        n, n_samples, _ = latents.shape
+        responses = candidates.vectors[:, None].expand(-1, n_samples, -1, -1)
+        rewards = self.network_.decode(
+            responses.reshape(n * n_samples, 1, *responses.shape[2:]), latents.flatten(0, 1)
+        )
+        return rewards.view(n, n_samples, -1).mean(dim=1)
 
 
 class PublishedVpl(Vpl):
@@ -174,7 +189,7 @@ class PublishedVpl(Vpl):
         latents = []
         for user_id, present in zip(histories.user_ids, histories.present, strict=True):
             mean, _ = self._encode_any(1, rng("vpl context", self._seed, user_id))
-            latents.append(mean[0] * present.any())
+            latents.append(mean * present.any())
         return latents
 
     def _encode_any(self, n: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -246,16 +261,6 @@ def _sampled(mean: Tensor, log_variance: Tensor) -> Tensor:
 def _on_sphere(latent: Tensor) -> Tensor:
     """Bring latent vectors to the length of a typical sample of the prior."""
     return normalize(latent, dim=-1) * math.sqrt(latent.shape[-1])
-
-
-def _typical(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return what `_on_sphere` makes of samples on average, up to terms of order 1 / width.
-
-    The mean is scaled by what brings a typical sample to its length; where little is known it is
-    short, and the decoder is asked for what suits everybody.
-    """
-    square = mean.square().sum(dim=-1, keepdim=True) + log_variance.exp().sum(dim=-1, keepdim=True)
-    return mean * (mean.shape[-1] / square).sqrt()
 
 
 def _ramp(step: int, recipe: VplRecipe) -> float:
