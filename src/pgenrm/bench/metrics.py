@@ -14,6 +14,7 @@ import numpy as np
 from pgenrm.accuracy import OUTCOMES
 from pgenrm.bench.counting import Counted, Mask, Runs
 from pgenrm.bench.plan import Item, read_items, read_plan
+from pgenrm.bench.ranking import rankings
 from pgenrm.bench.records import find_tasks, read_settings
 from pgenrm.bench.results import BenchResult, Cost, Group, MethodResult, Part
 from pgenrm.bench.rows import place_of, row_of
@@ -43,9 +44,10 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
     plan, items = read_plan(out), read_items(out)
     runs = read_runs(out, items)
     is_labelled = np.array([item.comparison.label is not None for item in items])
-    if not is_labelled.any():
+    ranked = rankings(items, runs, seed)
+    if not is_labelled.any() and not ranked:
         raise InputError(f"{out} has no labelled comparison to count")
-    best = best_baseline(runs, is_labelled)
+    best = best_baseline(runs, is_labelled) if is_labelled.any() else None
     masks = {ALL: is_labelled}
     for split in plan.n_items:
         masks[split] = is_labelled & np.array([item.split == split for item in items])
@@ -53,7 +55,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
     users = [item.comparison.user.id for item in items]
     prototypes = _prototypes(items, runs)
     parts: dict[str, dict[str, Part]] = {run.name: {} for run in runs}
-    groups: dict[str, tuple[Group, ...]] = {}
+    groups: dict[str, tuple[Group, ...]] = {run.name: () for run in runs}
     for name, mask in masks.items():
         if mask.any():
             counted = Counted(users, prototypes, runs, mask, seed)
@@ -68,6 +70,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
             _result(run, parts[run.name], groups[run.name], is_labelled, out)
             for run in sorted(runs, key=lambda run: place_of(run.name))
         ),
+        rankings=ranked,
     )
 
 
@@ -87,11 +90,14 @@ def read_runs(out: Path, items: Sequence[Item]) -> list[Runs]:
 
 
 def best_baseline(runs: Sequence[Runs], mask: Mask) -> str | None:
-    """Return the judge or trained baseline that is right most often."""
+    """Return the judge or trained baseline that is right most often.
+
+    Only among those that have judged everything.
+    """
     accuracy = {
         run.name: float(run.share_of(Outcome.CORRECT)[mask].mean())
         for run in runs
-        if row_of(run.name).kind.is_baseline
+        if row_of(run.name).kind.is_baseline and len(run.records) == run.outcomes.size
     }
     return max(accuracy, key=lambda name: accuracy[name], default=None)
 
@@ -115,8 +121,9 @@ def _result(
 ) -> MethodResult:
     row = row_of(run.name)
     settings = [read_settings(path) for path in run.tasks.values()]
-    right = (run.outcomes[:, mask] == OUTCOMES.index(Outcome.CORRECT)).mean(axis=1)
-    mean, error = mean_and_error(right)
+    right = run.outcomes[:, mask] == OUTCOMES.index(Outcome.CORRECT)
+    accuracies = right.mean(axis=1).round(6).tolist() if mask.any() else []
+    mean, error = mean_and_error(accuracies) if accuracies else (None, None)
     consistency = [r.order_consistency for r in run.records if r.order_consistency is not None]
     verdicts = [
         (record.confidence, record.outcome is Outcome.CORRECT)
@@ -135,7 +142,7 @@ def _result(
         seeds=tuple(s.seed for s in settings),
         n_missing=len(mask) * len(run.tasks) - len(run.records),
         parts=parts,
-        accuracy_of_runs=tuple(right.round(6).tolist()),
+        accuracy_of_runs=tuple(accuracies),
         mean_of_runs=mean,
         error_of_runs=error,
         order_consistency=round(float(np.mean(consistency)), 6) if consistency else None,

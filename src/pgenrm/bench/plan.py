@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pgenrm
-from pgenrm.data import load
+from pgenrm.data import load, load_lampqa
 from pgenrm.data.dataset import TESTS, Dataset
 from pgenrm.errors import InputError
 from pgenrm.history import draw_pairs, gather_users
@@ -26,6 +26,7 @@ from pgenrm.types import Comparison, User, Value
 PLAN: Final = "plan.json"
 ITEMS: Final = "items.jsonl"
 COMMANDS: Final = "commands.jsonl"
+LAMPQA: Final = "lampqa"
 LIBRARIES: Final = ("numpy", "scipy", "torch", "transformers", "trl", "openai")
 
 
@@ -45,6 +46,16 @@ class DataSource(Value):
     """Of the simulated world and of the past choices drawn."""
 
 
+class Answers(Value):
+    """Who wrote the responses of a comparison, and what graders who know the rubric say of them."""
+
+    domain: str
+    models: tuple[str, ...]
+    """[n_responses]; the policies."""
+    scores: tuple[float, ...]
+    """[n_responses]; sums over the graders."""
+
+
 class Item(Value):
     """A comparison, with what methods do not see of it."""
 
@@ -55,6 +66,8 @@ class Item(Value):
     """Of the user, where the truth is known."""
     is_hard: bool | None = None
     """Whether it is a hard negative, where the truth is known."""
+    answers: Answers | None = None
+    """Where policies are to be ranked."""
 
 
 class Plan(Value):
@@ -193,6 +206,8 @@ def items_of(dataset: Dataset, source: DataSource) -> list[Item]:
             dataset.splits.get(name, ()), source.n_history, source.seed
         )
     ]
+    if source.target == LAMPQA:
+        return _with_answers(items, source)
     return items if dataset.truth is None else _with_truth(items, dataset.truth)
 
 
@@ -226,6 +241,31 @@ def with_shared_histories(
         )
         for c in comparisons
     ]
+
+
+def _with_answers(items: Iterable[Item], source: DataSource) -> list[Item]:
+    """Add who wrote the responses.
+
+    Raises:
+        InputError: an answer has no score.
+    """
+    lampqa = load_lampqa(source.folder, source.revision, limit=source.limit, seed=source.seed)
+    by_id = {item.comparison.id: item for item in lampqa.items}
+    found = []
+    for item in items:
+        of = by_id[item.comparison.id]
+        for model, scores in zip(of.models, of.scores, strict=True):
+            if not scores:
+                raise InputError(
+                    f"the answer of {model} to {item.comparison.id} has no score against the rubric"
+                )
+        answers = Answers(
+            domain=of.domain,
+            models=of.models,
+            scores=tuple(sum(scores.values()) for scores in of.scores),
+        )
+        found.append(item.model_copy(update={"answers": answers}))
+    return found
 
 
 def _with_truth(items: Iterable[Item], world: World) -> list[Item]:

@@ -75,7 +75,8 @@ class MethodResult(Value):
     """`all`, the splits, and `hard` where the truth is known."""
     accuracy_of_runs: tuple[float, ...]
     """By seed, on all comparisons."""
-    mean_of_runs: float
+    mean_of_runs: float | None
+    """None where nothing is labelled."""
     error_of_runs: float | None
     """Standard error over seeds; None for a single run."""
     order_consistency: float | None
@@ -87,6 +88,20 @@ class MethodResult(Value):
     cost: Cost
 
 
+class Ranking(Value):
+    """How well a method ranks policies by the answers they gave."""
+
+    name: str
+    label: str
+    by_domain: dict[str, Estimate | None]
+    """Spearman's correlation with the ranking by the hidden rubrics; None where there is none."""
+    mean: float | None
+    """Over domains."""
+    n_questions: int
+    n_unscored: int
+    """Questions that the method could not score in full, which are left out."""
+
+
 class BenchResult(Value):
     """Everything that is counted of a bench."""
 
@@ -94,6 +109,8 @@ class BenchResult(Value):
     best_baseline: str | None
     """The judge or trained baseline with the highest accuracy on these very comparisons."""
     methods: tuple[MethodResult, ...]
+    rankings: tuple[Ranking, ...] = ()
+    """Where policies were ranked."""
 
     def method(self, name: str) -> MethodResult:
         """Return the row of a method."""

@@ -1,0 +1,1 @@
+"""The results of a bench for people: one HTML page, tables, and a fragment for a model card."""

@@ -1,0 +1,284 @@
+"""Results as CSV and as Markdown, and how numbers are written everywhere."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pgenrm.bench.metrics import ALL
+from pgenrm.bench.plan import Command
+from pgenrm.bench.published import MeanAndError, PublishedRow, published
+from pgenrm.bench.results import BenchResult, MethodResult, Part
+from pgenrm.bench.statistics import Estimate
+from pgenrm.types import Outcome
+
+PUBLISHED = {
+    "arena_8b": "Arena 8B",
+    "arena_70b": "Arena 70B",
+    "prism_8b": "PRISM 8B",
+    "prism_70b": "PRISM 70B",
+}
+"""Columns of table 1."""
+PARTS = {ALL: "all", "test_seen": "seen users", "test_unseen": "unseen users", "hard": "hard pairs"}
+
+
+def percent(found: Estimate | None) -> str:
+    """Write a share in percent with its interval, without the sign.
+
+    >>> percent(Estimate(value=0.755, interval=(0.71, 0.8)))
+    '75.5 [71.0, 80.0]'
+    """
+    if found is None:
+        return "-"
+    if found.interval is None:
+        return f"{100 * found.value:.1f}"
+    return f"{100 * found.value:.1f} [{100 * found.interval[0]:.1f}, {100 * found.interval[1]:.1f}]"
+
+
+def points(found: Estimate | None) -> str:
+    """Write a difference of shares in points.
+
+    >>> points(Estimate(value=-0.02, interval=(-0.05, 0.01)))
+    '-2.0 [-5.0, +1.0]'
+    """
+    if found is None:
+        return "-"
+    if found.interval is None:
+        return f"{100 * found.value:+.1f}"
+    low, high = found.interval
+    return f"{100 * found.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def correlation(found: Estimate | None) -> str:
+    """Write a correlation with its interval.
+
+    >>> correlation(Estimate(value=0.6, interval=(0.2, 0.94)))
+    '.600 [.200, .940]'
+    """
+    if found is None:
+        return "-"
+    ends = (found.value, *(found.interval or ()))
+    value, *interval = (f"{end:.3f}".replace("0.", ".", 1) for end in ends)
+    return f"{value} [{', '.join(interval)}]" if interval else value
+
+
+def quoted(row: PublishedRow | None, column: str) -> str:
+    """Write a published number: mean ± standard error in percent."""
+    found: MeanAndError | None = getattr(row, column) if row else None
+    return f"{found[0]:.2f} ± {found[1]:.2f}" if found else "-"
+
+
+def share_of(part: Part, outcome: Outcome) -> float:
+    """Return the share of the comparisons, over all runs, with this outcome."""
+    return part.outcomes[outcome] / sum(part.outcomes.values())
+
+
+def csv_table(result: BenchResult) -> str:
+    """Write a line for every method and part of the comparisons; shares are in [0, 1]."""
+    rows = [_csv_row(method, name, part) for method, name, part in _parts(result)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["method"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _parts(result: BenchResult) -> Iterator[tuple[MethodResult, str, Part]]:
+    for method in result.methods:
+        for name, part in method.parts.items():
+            yield method, name, part
+
+
+def _csv_row(method: MethodResult, name: str, part: Part) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "method": method.name,
+        "kind": method.kind,
+        "part": name,
+        "n": part.n,
+        "n_users": part.n_users,
+        "n_runs": len(method.seeds),
+    }
+    against = part.versus_best
+    for column, found in (
+        ("accuracy", part.accuracy),
+        ("decided_accuracy", part.decided_accuracy),
+        ("user_macro", part.user_macro),
+        ("prototype_macro", part.prototype_macro),
+        ("versus_best", against.by if against else None),
+    ):
+        low, high = (found.interval if found else None) or (None, None)
+        row |= {
+            column: found.value if found else None,
+            f"{column}_low": low,
+            f"{column}_high": high,
+        }
+    row |= {outcome.value: part.outcomes[outcome] for outcome in Outcome}
+    return row | {
+        "coverage": part.coverage,
+        "best_baseline": against.to if against else None,
+        "order_consistency": method.order_consistency,
+        "expected_calibration_error": expected_error(method),
+        "n_chains": method.cost.n_chains,
+        "n_prompt_tokens": method.cost.n_prompt_tokens,
+        "n_completion_tokens": method.cost.n_completion_tokens,
+        "seconds": method.cost.seconds,
+        "version": " ".join(method.versions),
+    }
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def markdown(result: BenchResult, commands: Sequence[Command]) -> str:
+    """Write the tables and how they came about."""
+    plan = result.plan
+    lines = [
+        f"# Results on {plan.dataset}",
+        "",
+        f"{sum(plan.n_items.values()):,} comparisons "
+        f"({', '.join(f'{n:,} {PARTS.get(s, s)}' for s, n in plan.n_items.items())}), "
+        f"{plan.n_train:,} to train on. Data: {plan.revision}.",
+        "",
+        "Accuracy in percent: correct / all comparisons, so that ties and unscored ones count as "
+        "wrong. In brackets the 95 % bootstrap interval over users.",
+    ]
+    if result.best_baseline:
+        lines.append(
+            f"Differences are paired, against the best baseline here, `{result.best_baseline}`."
+        )
+    if result.rankings:
+        lines += ["", *_ranking_table(result)]
+    lines += ["", *_main_table(result), "", *_detail_table(result), "", *_cost_table(result)]
+    lines += ["", "## Commands", ""]
+    lines += [f"- {c.started_at}: `{' '.join(c.command)}` ({_versions(c)})" for c in commands]
+    return "\n".join(lines) + "\n"
+
+
+def _main_table(result: BenchResult) -> list[str]:
+    rows = []
+    for method in result.methods:
+        if part := method.parts.get(ALL):
+            against = part.versus_best
+            row = published().table_1.get(method.name)
+            rows.append(
+                [
+                    _name(method),
+                    percent(part.accuracy),
+                    points(against.by) if against else "-",
+                    *(quoted(row, column) for column in PUBLISHED),
+                ]
+            )
+    head = ["method", "accuracy", "against the best baseline"]
+    return _table([*head, *(f"*published*: {name}" for name in PUBLISHED.values())], rows)
+
+
+def _detail_table(result: BenchResult) -> list[str]:
+    names = [name for name in PARTS if any(name in m.parts for m in result.methods)][1:]
+    rows = []
+    for method in result.methods:
+        if part := method.parts.get(ALL):
+            runs = (
+                "-"
+                if method.error_of_runs is None
+                else (
+                    f"{share(method.mean_of_runs)} ± {share(method.error_of_runs)} "
+                    f"({len(method.seeds)})"
+                )
+            )
+            rows.append(
+                [
+                    _name(method),
+                    *(
+                        percent(method.parts[n].accuracy) if n in method.parts else "-"
+                        for n in names
+                    ),
+                    percent(part.user_macro),
+                    percent(part.prototype_macro),
+                    percent(part.decided_accuracy),
+                    f"{100 * part.coverage:.1f}",
+                    f"{100 * share_of(part, Outcome.TIE):.1f}",
+                    share(method.order_consistency),
+                    share(expected_error(method)),
+                    runs,
+                ]
+            )
+    return _table(
+        [
+            "method",
+            *(PARTS[name] for name in names),
+            *("mean over users", "mean over prototypes", "without ties and unscored", "coverage"),
+            *("ties", "orders agree", "calibration error", "mean ± error of runs"),
+        ],
+        rows,
+    )
+
+
+def share(value: float | None) -> str:
+    """Write a share in percent.
+
+    >>> share(0.755), share(None)
+    ('75.5', '-')
+    """
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def expected_error(method: MethodResult) -> float | None:
+    """Return the expected calibration error, where it is known."""
+    return method.calibration.expected_calibration_error if method.calibration else None
+
+
+def _cost_table(result: BenchResult) -> list[str]:
+    rows = [
+        [
+            _name(method),
+            f"{method.cost.n_chains:.1f}",
+            f"{method.cost.n_prompt_tokens:,.0f}",
+            f"{method.cost.n_completion_tokens:,.0f}",
+            seconds(method.cost.seconds),
+            seconds(method.cost.adapt_seconds),
+            seconds(method.cost.fit_seconds),
+        ]
+        for method in result.methods
+    ]
+    head = ["method", "chains", "prompt tokens", "completion tokens", "seconds"]
+    return _table([*head, "seconds to adapt to a user", "seconds to fit"], rows)
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration with three digits.
+
+    >>> seconds(0.01234), seconds(None)
+    ('0.0123', '-')
+    """
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _ranking_table(result: BenchResult) -> list[str]:
+    domains = list(dict.fromkeys(d for r in result.rankings for d in r.by_domain))
+    rows = [
+        [
+            ranking.label,
+            *(correlation(ranking.by_domain.get(domain)) for domain in domains),
+            "-" if ranking.mean is None else f"{ranking.mean:.3f}",
+        ]
+        for ranking in result.rankings
+    ]
+    rows += [
+        [f"*published*: {system}", *(f"{v:.3f}" for v in row)]
+        for system, row in published().table_5.items()
+    ]
+    return _table(["ranking of policies (Spearman)", *domains, "mean"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    marks = ["---"] + ["---:"] * (len(head) - 1)
+    return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
+
+
+def _name(method: MethodResult) -> str:
+    label = method.label.replace("|", "\\|")
+    return label + (f" (incomplete: {method.n_missing} missing)" if method.n_missing else "")
+
+
+def _versions(command: Command) -> str:
+    return ", ".join(f"{name} {version}" for name, version in command.versions.items())
