@@ -8,11 +8,13 @@ import typer
 from rich.console import Console
 
 import pgenrm
+from pgenrm.cli.bench import bench_app
 from pgenrm.cli.calibrate import calibrate_command
 from pgenrm.cli.data import data_app
 from pgenrm.cli.demo import demo_command
 from pgenrm.cli.judge import judge_command
 from pgenrm.cli.prototypes import prototypes_app
+from pgenrm.cli.report import report_command
 from pgenrm.cli.simulate import simulate_command
 from pgenrm.cli.train import train_app
 from pgenrm.errors import InputError, PgenrmError
@@ -47,6 +49,8 @@ app.command("calibrate")(calibrate_command)
 app.command("simulate")(simulate_command)
 app.add_typer(data_app)
 app.add_typer(train_app)
+app.add_typer(bench_app)
+app.command("report")(report_command)
 app.command("demo")(demo_command)
 
 
