@@ -199,11 +199,11 @@ def markdown(card: ChainCard) -> str:
         "",
         f"Written by {card.settings['teacher']} about {card.n_comparisons:,} comparisons; a chain "
         "is kept if it puts the chosen response strictly first.",
-        "",
     ]
-    lines += [f"- left out: {reason.value}: {n:,}" for reason, n in card.left_out.items()]
+    notes = [f"- left out: {reason.value}: {n:,}" for reason, n in card.left_out.items()]
     if card.n_telling:
-        lines.append(f"- past choices not shown because they tell the answer: {card.n_telling:,}")
+        notes.append(f"- past choices not shown because they tell the answer: {card.n_telling:,}")
+    lines += ["", *notes] if notes else []
     for one in card.sets:
         lines += ["", *_set_lines(one)]
     lines += ["", "| setting | value |", "|---|---|"]
@@ -225,7 +225,10 @@ def _set_lines(one: SetCard) -> Iterator[str]:
         yield ""
         yield f"The teacher's prompt had to be cut {one.n_cut:,} times."
     yield ""
-    yield from _table("of all asked for", [(f.value, n) for f, n in one.fates.items()], one)
+    yield "| of all asked for | chains | share |"
+    yield "|---|---|---|"
+    for fate, n_chains in one.fates.items():
+        yield f"| {fate.value} | {n_chains:,} | {n_chains / one.total.n_asked:.1%} |"
     yield ""
     yield "| | wanted | asked | kept | of asked |"
     yield "|---|---|---|---|---|"
@@ -238,20 +241,13 @@ def _set_lines(one: SetCard) -> Iterator[str]:
         yield _line(scenario, acceptance)
     lowest = sorted(one.by_user.items(), key=lambda item: item[1].share or 0.0)[:N_USERS_SHOWN]
     for user, acceptance in lowest:
-        yield _line(f"user {user}", acceptance)
+        yield _line("user " + user.replace("|", "\\|"), acceptance)
     n_none = sum(not acceptance.n_kept for acceptance in one.by_user.values())
     yield ""
     yield (
         f"{len(one.by_user):,} users, {n_none:,} of them without any chain; the table names the "
         f"{len(lowest)} with the lowest acceptance, `card.json` all."
     )
-
-
-def _table(head: str, counts: Sequence[tuple[str, int]], one: SetCard) -> Iterator[str]:
-    yield f"| {head} | chains | share |"
-    yield "|---|---|---|"
-    for name, n in counts:
-        yield f"| {name} | {n:,} | {n / one.total.n_asked:.1%} |"
 
 
 def _line(name: str, a: Acceptance) -> str:

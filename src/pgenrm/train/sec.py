@@ -78,16 +78,17 @@ N_SHINGLE_WORDS: Final = 3
 """Texts are compared by their runs of so many words."""
 
 
+TEMPERATURES: Final = (1.0, 1.1, 1.2, 1.3)
+NotNegative = Annotated[float, Field(ge=0)]
+
+
 class ChainSettings(Value):
     """What is asked for and kept. The paper gives the three past choices only; the rest is ours."""
 
     sets: Annotated[tuple[SecSet, ...], Field(min_length=1)] = tuple(SecSet)
     n_chains: int = Field(default=1, ge=1)
     """Wanted per comparison and set, over all presentation orders."""
-    temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
-        *(1.0, 1.1, 1.2),
-        1.3,
-    )
+    temperatures: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = TEMPERATURES
     """Of the tries, rising: as the teacher is at first, then further afield."""
     n_history: Annotated[int, Field(ge=0)] | None = 3
     """Past choices shown, drawn at random; None shows all."""
@@ -238,8 +239,8 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
             n_pairs = int(draw.integers(settings.min_history, n_pairs + 1))
         user = draw_pairs(user, n_pairs, settings.seed, comparison.id)
     if kind is SecSet.WITH_CRITERIA:
-        by_himself = user.model_copy(update={"demographics": {}})
-        return user if has_explicit_signals(by_himself) else None
+        without_demographics = user.model_copy(update={"demographics": {}})
+        return user if has_explicit_signals(without_demographics) else None
     bare = [
         Preference(context=p.context, chosen=p.chosen, rejected=p.rejected) for p in user.history
     ]
