@@ -42,7 +42,7 @@ def answer(messages: Sequence[Message], *, learns_from_examples: bool = True) ->
     written = chains(user, conversation(query.content), responses)
     if "evaluation chain" in query.content:
         return format_chain(written[0])
-    means = np.mean([chain.scores() for chain in written], axis=0)
+    means = np.mean([chain.rubric_scores or () for chain in written], axis=0)
     scores = {f"response_{i}": round(float(s), 2) for i, s in enumerate(means, start=1)}
     reasoning = written[0].preferences + "\n" if "Reason, then" in query.content else ""
     return reasoning + json.dumps(scores)

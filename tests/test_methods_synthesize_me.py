@@ -132,6 +132,22 @@ def test_everything_is_learnt_from_the_users_own_choices_and_held_out_ones_stay_
         assert not any(context in str(request.messages) for context in held_out)
 
 
+def test_a_choice_is_never_predicted_with_an_example_in_its_own_context() -> None:
+    engine = reading_engine()
+    history = tuple(
+        Preference(context=f"Is {i} a number?", chosen=SHORT, rejected=f"{LONG} {k}")
+        for i in range(4)
+        for k in range(3)
+    )
+    method = SynthesizeMe(engine, BootstrapSettings(n_seeds=2, good_enough=2))
+    method.adapt([User(id="u", history=history)])
+    for request in engine.requests:
+        *before, query = request.messages[1:]
+        if not is_for_persona(request):
+            asked_about = query.content.partition("<conversation>")[2].partition("</turn>")[0]
+            assert not any(asked_about in m.content for m in before)
+
+
 def test_a_good_candidate_ends_the_search() -> None:
     engine = reading_engine()
     SynthesizeMe(engine, BootstrapSettings(n_seeds=10)).adapt([likes_short(6)])

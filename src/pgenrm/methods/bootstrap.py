@@ -1,8 +1,9 @@
-"""Bootstrap reasoning and demonstration selection of SynthesizeMe (its section on the pipeline).
+"""Bootstrap reasoning and demonstration selection of SynthesizeMe.
 
 A candidate is a tuple of demonstrations for one user. Reasoning is kept only where it led to the
 user's true choice (self-verification). Candidates are tried on choices that were held out, those of
-all users at once, candidate by candidate, as each user stops when one is good enough.
+all users at once, candidate by candidate, as each user stops when one is good enough. A choice is
+never predicted with a demonstration in its own context.
 
 Deliberately left out: asking again at a higher temperature where an answer cannot be read.
 """
@@ -116,7 +117,7 @@ class Bootstrap:
         if kind == "plain":
             return [draft.labelled for draft in drafts]
         asked = [
-            self._request(draft.search, shown, draft.labelled_without(shown))
+            self._request(draft.search, shown, draft.labelled)
             for draft in drafts
             for shown in draft.order
         ]
@@ -141,9 +142,10 @@ class Bootstrap:
         ]
 
     def _request(self, search: Search, shown: Demonstration, given: Candidate) -> ChainRequest:
+        others = tuple(one for one in given if one.context != shown.context)
         return ChainRequest(
             id=search.user.id,
-            user=search.user.model_copy(update={"history": given}),
+            user=search.user.model_copy(update={"history": others}),
             context=shown.context,
             responses=shown.responses,
             seed=derive_seed("bootstrap", self.seed, search.user.id),
@@ -206,10 +208,6 @@ class _Draft:
             labelled=tuple(search.train[i] for i in labelled),
             n_least=settings.max_labelled,
         )
-
-    def labelled_without(self, shown: Demonstration) -> Candidate:
-        """Return the choices shown to whoever is to predict this one."""
-        return tuple(one for one in self.labelled if one is not shown)
 
     def verified(self, answers: Sequence[ChainSet]) -> Candidate:
         """Return the candidate: reasoning that led to the true choice, filled up with choices."""
