@@ -1,10 +1,10 @@
 """The model and tokenizer that a run starts from, and what is wrong with them for it.
 
-Everything that can be found out without weights is: a 70B checkpoint takes minutes to load.
+Everything that can be found out without weights is: a 70B checkpoint takes minutes to load. Build
+TRL's config before loading: it tells transformers about DeepSpeed and the process's own device.
 """
 
 import importlib.util
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pgenrm.errors import InputError, MissingExtraError
@@ -29,25 +29,7 @@ except ImportError as error:
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, HFValidationError)
 ADAPTER_FILE = "adapter_config.json"
-
-
-def load_model_and_tokenizer(
-    spec: ModelSpec, seed: int
-) -> tuple[Any, PreTrainedTokenizerBase, LoraConfig | None]:
-    """Load what a trainer takes: model, tokenizer, and the adapters to add to it.
-
-    Build TRL's config before: it tells transformers about DeepSpeed and the process's own device.
-
-    Returns:
-        A model ready to train. For the recipe's `lora`, its peft config comes third, for TRL to
-        apply; a `path` that is an adapter itself comes as a peft model that trains on.
-
-    Raises:
-        InputError: a part is missing or the parts do not go together.
-    """
-    tokenizer = load_tokenizer(spec)
-    check_model(spec, tokenizer)
-    return load_model(spec, tokenizer, seed), tokenizer, lora_config(spec.lora)
+SPECIAL = ("bos", "eos", "pad")
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -72,6 +54,9 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 def load_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, seed: int) -> Any:
     """Load the weights, or draw those of a new model by the seed.
+
+    A `path` that is an adapter comes as a peft model that trains on; the adapters that `lora` asks
+    for are TRL's to add, see `lora_config`.
 
     Raises:
         InputError: they cannot be loaded.
@@ -109,9 +94,6 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Any:
         return AutoConfig.for_model(**{"vocab_size": len(tokenizer), **ids, **(spec.config or {})})
     except LOAD_ERRORS as error:
         raise InputError(f"no shape of {spec.name}: {error}") from error
-
-
-SPECIAL = ("bos", "eos", "pad")
 
 
 def check_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -177,31 +159,6 @@ def context_window(config: Any) -> int | None:
     """Return how many tokens the model can attend to; None where its config does not say."""
     window: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return window
-
-
-def check_prompts_fit(
-    n_tokens: Sequence[int], names: Iterable[str], window: int, n_completion: int
-) -> None:
-    """See that every prompt leaves room for a completion.
-
-    Args:
-        n_tokens: [n_rows], of each prompt as the chat template renders it.
-        names: [n_rows], what to call a row, e.g. its id.
-        window: tokens of prompt and completion together.
-        n_completion: tokens that a completion may take.
-
-    Raises:
-        InputError: some prompts are longer; says how many, and names the longest.
-    """
-    room = window - n_completion
-    long = [(n, name) for n, name in zip(n_tokens, names, strict=True) if n > room]
-    if long:
-        most, name = max(long)
-        raise InputError(
-            f"{len(long)} of {len(n_tokens)} prompts are too long; {name} has {most} tokens, and "
-            f"with {n_completion} for the completion a context of {window} leaves {room}. Show "
-            'fewer past choices, allow more, or leave them out (data.too_long = "drop")'
-        )
 
 
 def _new_model(config: Any, **how: Any) -> Any:

@@ -68,6 +68,21 @@ class RunRecord(Value):
     """What was found before the first step, e.g. numbers of rows, tokens and parameters."""
 
 
+def finished_run(out: Path, recipe: StageRecipe, *, resume: bool) -> RunRecord | None:
+    """Look what `out` holds before anything is loaded; return the record of a finished run.
+
+    Raises:
+        InputError: it holds a run and `resume` is False, or one with another recipe.
+    """
+    before = read_record(out)
+    if before is None:
+        return None
+    if not resume:
+        raise InputError(f"{out} holds a run already; add --resume, or choose another directory")
+    _check_same(out, before, before.model_copy(update={"recipe": recipe.model_dump(mode="json")}))
+    return before if before.status is RunStatus.FINISHED else None
+
+
 def start_run(
     out: Path,
     recipe: StageRecipe,
@@ -87,9 +102,8 @@ def start_run(
         InputError: the directory holds a run and `resume` is False, or it was started with another
             recipe, data or number of processes; the first differences are named.
     """
+    finished_run(out, recipe, resume=resume)
     before = read_record(out)
-    if before is not None and not resume:
-        raise InputError(f"{out} holds a run already; add --resume, or choose another directory")
     now = RunRecord(
         stage=getattr(recipe, "stage", type(recipe).__name__),
         status=RunStatus.RUNNING,
@@ -99,11 +113,8 @@ def start_run(
         attempts=(),
         facts=dict(facts or {}),
     )
-    if before is not None and (differences := _differences(before, now)):
-        raise InputError(
-            f"{out} was started otherwise: {'; '.join(differences[:3])}; resume it as it was, or "
-            "choose another directory"
-        )
+    if before is not None:
+        _check_same(out, before, now)
     attempt = Attempt(
         started=_now(),
         from_step=step_of(last_checkpoint(out)),
@@ -181,6 +192,14 @@ def write_whole(path: Path, text: str) -> None:
 def _write(out: Path, record: RunRecord) -> RunRecord:
     write_whole(out / RUN_FILE, record.model_dump_json(indent=2) + "\n")
     return record
+
+
+def _check_same(out: Path, before: RunRecord, now: RunRecord) -> None:
+    if differences := _differences(before, now):
+        raise InputError(
+            f"{out} was started otherwise: {'; '.join(differences[:3])}; resume it as it was, or "
+            "choose another directory"
+        )
 
 
 def _differences(before: RunRecord, now: RunRecord) -> list[str]:

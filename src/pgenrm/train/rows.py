@@ -133,6 +133,8 @@ def read_files(files: Sequence[Path]) -> Dataset:
         read = Dataset.from_parquet if file.suffix == ".parquet" else Dataset.from_json
         try:
             part = read(str(file))
+        except StopIteration:  # a file of no bytes
+            part = None
         except (DatasetsError, ArrowException, OSError, ValueError) as error:
             cause = error.__cause__ or error
             raise InputError(f"{file} cannot be read as rows: {cause}") from error

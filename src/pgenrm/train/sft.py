@@ -23,7 +23,7 @@ from pgenrm.train.models import (
     model_config,
 )
 from pgenrm.train.recipe import SampleSpec, SftRecipe
-from pgenrm.train.record import RunRecord, RunStatus, read_record, start_run
+from pgenrm.train.record import RunRecord, finished_run, read_record, start_run
 from pgenrm.train.rows import Rows, load_rows
 from pgenrm.train.sampler import EpochSampler
 from pgenrm.train.samples import chain_writer
@@ -73,8 +73,8 @@ def train_sft(
         InputError: recipe, model and data do not go together, or `out` holds another run.
         TrainingError: the run had to stop; run.json says why, and where it can go on from.
     """
-    if resume and (before := read_record(out)) and before.status is RunStatus.FINISHED:
-        return before
+    if done := finished_run(out, recipe, resume=resume):
+        return done
     console = console or Console(quiet=True)
     if not console.is_terminal:
         datasets.disable_progress_bars()
@@ -88,6 +88,20 @@ def train_sft(
         held_out = (
             load_rows(recipe.eval, tokenizer, window, recipe.model.name) if recipe.eval else None
         )
+    trainer = _Trainer(
+        model=load_model(recipe.model, tokenizer, recipe.seed),
+        args=config,
+        train_dataset=rows.dataset.select_columns(rows.columns_to_train),
+        eval_dataset=held_out.dataset.select_columns(held_out.columns_to_train)
+        if held_out
+        else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.model.lora),
+        callbacks=[MetricsCallback(out), GuardCallback(out), ProgressCallback(console)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if recipe.samples is not None:
+        _add_samples(trainer, recipe.samples, rows, recipe.seed, out)
     if config.process_index == 0:
         start_run(
             out,
@@ -98,18 +112,6 @@ def train_sft(
             n_processes=config.world_size,
             facts=_facts(rows, n_parameters),
         )
-    trainer = _Trainer(
-        model=load_model(recipe.model, tokenizer, recipe.seed),
-        args=config,
-        train_dataset=rows.dataset.select_columns(rows.columns_to_train),
-        eval_dataset=held_out.dataset.select_columns(rows.columns_to_train) if held_out else None,
-        processing_class=tokenizer,
-        peft_config=lora_config(recipe.model.lora),
-        callbacks=[MetricsCallback(out), GuardCallback(out), ProgressCallback(console)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if recipe.samples is not None:
-        _add_samples(trainer, recipe.samples, rows, recipe.seed, out)
     run_to_end(trainer, out)
     record = read_record(out)
     assert record is not None  # written before the first step
