@@ -66,7 +66,7 @@ def test_a_repository_that_cannot_be_reached_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="cannot be had from the hub: .*give a folder"):
+    with pytest.raises(InputError, match=r"cannot be had from the hub: .*give a folder"):
         load("arena")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgenrm.data import Dataset, load
-from pgenrm.data.hub import Repository, open_repository
+from pgenrm.data.hub import open_repository
 from pgenrm.data.pairs import PairRow, Placed, pairs_dataset, read_pairs
 from pgenrm.errors import RowError
 from pgenrm.types import Comparison, Message, Preference, User
@@ -63,9 +63,7 @@ def test_the_fixtures_have_the_37_columns_of_the_hub(name: str) -> None:
     assert sum(c.startswith(("prediction_", "reasoning_")) for c in columns) == 20
 
 
-def test_columns_of_judges_and_filters_and_flip_are_never_read(
-    name: str, dataset: Dataset
-) -> None:
+def test_columns_of_judges_and_filters_and_flip_are_never_read(name: str, dataset: Dataset) -> None:
     assert set(PairRow.model_fields) == SHOWN | {"chosen_score", "rejected_score"}
     for comparison in comparisons(dataset):
         text = comparison.model_dump_json()
@@ -286,9 +284,7 @@ def test_a_wrong_value_is_named_with_its_column_and_row(case: str, tmp_path: Pat
     change, message = WRONG[case]
     splits = hub_fixture.arena()
     splits["validation"][5] |= change
-    write_repository(
-        tmp_path / "chatbot_arena_personalized_0125", {"default": splits}, "parquet"
-    )
+    write_repository(tmp_path / "chatbot_arena_personalized_0125", {"default": splits}, "parquet")
     place = r"chatbot_arena_personalized_0125/validation\[5\]: "
     with pytest.raises(RowError, match=place + message):
         load("arena", folder=tmp_path)
@@ -392,4 +388,3 @@ def test_the_revision_is_a_digest_of_the_files(tmp_path: Path) -> None:
 
     assert revision(0.5) == revision(0.5)
     assert revision(0.5) != revision(0.4)
-    assert isinstance(open_repository(REPOSITORIES["arena"], folder=HUB), Repository)

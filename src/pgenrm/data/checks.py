@@ -10,6 +10,9 @@ from pgenrm.types import Comparison, Context, Value
 
 N_EXAMPLES: Final = 3
 
+Choice = tuple[str, Context, frozenset[str]]
+"""User, context and responses."""
+
 
 class Check(Value):
     """One question to a data set, answered in counts."""
@@ -43,7 +46,7 @@ class Entry:
     """Of chosen and rejected; None where a data set has none."""
 
     @property
-    def choice(self) -> Hashable:
+    def choice(self) -> Choice:
         """Equal for two rows that put the same question to the same user."""
         return (self.user_id, self.context, frozenset(self.responses))
 
@@ -89,7 +92,7 @@ def overlaps(entries: Sequence[Entry]) -> list[Check]:
         ),
         _shared(
             "choices in several splits or parts",
-            ((e.choice, f"{e.split}/{e.part}") for e in entries),
+            ((e.choice, _place(e)) for e in entries),
             "what is tested was trained on; such train rows are left out",
         ),
     ]
@@ -163,9 +166,13 @@ def history_check(comparisons: Sequence[Comparison]) -> Check:
     )
 
 
-def _shared(name: str, pairs: Iterable[tuple[Hashable, str]], matters: str) -> Check:
+def _place(entry: Entry) -> str:
+    return f"{entry.split}/{entry.part}" if entry.conversation_id else entry.split
+
+
+def _shared(name: str, pairs: Iterable[tuple[str | Choice, str]], matters: str) -> Check:
     """Count the keys that occur in more than one place."""
-    places: dict[Hashable, dict[str, None]] = {}
+    places: dict[str | Choice, dict[str, None]] = {}
     for key, place in pairs:
         places.setdefault(key, {})[place] = None
     several = [(key, found) for key, found in places.items() if len(found) > 1]
@@ -174,7 +181,7 @@ def _shared(name: str, pairs: Iterable[tuple[Hashable, str]], matters: str) -> C
         found=len(several),
         of=len(places),
         examples=tuple(
-            f"{key if isinstance(key, str) else 'one'}: {', '.join(found)}"
+            f"{key if isinstance(key, str) else key[0]}: {', '.join(found)}"
             for key, found in several[:N_EXAMPLES]
         ),
         matters=matters,

@@ -28,7 +28,8 @@ def load_lines(path: Path) -> Dataset:
 
     A file is one to test on. A directory has files named after splits (`train.jsonl`, ...);
     `test.jsonl` is sorted into seen and unseen users. Responses are put into an order that says
-    nothing of the label, and a past choice that is the comparison itself is left out.
+    nothing of the label. A past choice that is the comparison itself or one that the user is tested
+    on is left out, and so are comparisons to learn from that are tested on.
 
     Raises:
         InputError: there is no such file, or a comparison has no label or not two responses.
@@ -37,19 +38,42 @@ def load_lines(path: Path) -> Dataset:
     files = {TEST: path} if path.is_file() else _files(path)
     read = [(name, c) for name, file in files.items() for c in _labelled(file)]
     learnt_from = {c.user.id for name, c in read if name in LEARNT_FROM}
-    named: list[tuple[str, Comparison]] = []
-    n_dropped = 0
+    tested: dict[str, list[Comparison]] = {}
     for name, comparison in read:
+        if name not in LEARNT_FROM:
+            tested.setdefault(comparison.user.id, []).append(comparison)
+    named: list[tuple[str, Comparison]] = []
+    n_rows = n_pairs = 0
+    for name, comparison in read:
+        of_user = tested.get(comparison.user.id, [])
+        if name in LEARNT_FROM and any(_asks_the_same(comparison, test) for test in of_user):
+            n_rows += 1
+            continue
         split = name
         if name == TEST:
             split = TEST_SEEN if comparison.user.id in learnt_from else TEST_UNSEEN
-        history = tuple(p for p in comparison.user.history if not is_same_choice(p, comparison))
-        n_dropped += len(comparison.user.history) - len(history)
+        history = tuple(
+            pair
+            for pair in comparison.user.history
+            if not any(is_same_choice(pair, other) for other in (comparison, *of_user))
+        )
+        n_pairs += len(comparison.user.history) - len(history)
         user = comparison.user.model_copy(update={"history": history})
         named.append((split, in_neutral_order(comparison.model_copy(update={"user": user}))))
-    notes = (f"{n_dropped} past choices were the comparison itself: left out",) if n_dropped else ()
-    revision = f"{path.name}@files:{files_digest(files.values())}"
-    return Dataset(str(path), revision, splits_of(named), notes)
+    counted = (
+        (n_pairs, "past choices are the comparison itself or one that is tested: left out"),
+        (n_rows, "comparisons to learn from are tested on as well: left out"),
+    )
+    return Dataset(
+        name=str(path),
+        revision=f"{path.name}@files:{files_digest(files.values())}",
+        splits=splits_of(named),
+        notes=tuple(f"{n} {what}" for n, what in counted if n),
+    )
+
+
+def _asks_the_same(one: Comparison, other: Comparison) -> bool:
+    return one.context == other.context and set(one.responses) == set(other.responses)
 
 
 def _files(path: Path) -> dict[str, Path]:
