@@ -19,6 +19,7 @@ from pgenrm.evaluator import Evaluator
 from pgenrm.methods.altered import FlippedHistory, ShuffledUsers
 from pgenrm.methods.controls import RULES, BayesObserver, Fixed, Oracle
 from pgenrm.methods.judges import N_HISTORY, ROWS, Judge
+from pgenrm.methods.personas import WithPersonas
 from pgenrm.methods.pgenrm import VARIANTS, Personalised, Scaling
 from pgenrm.methods.protocol import Method
 from pgenrm.methods.synthesize_me import SynthesizeMe
@@ -43,6 +44,10 @@ class MethodOptions(NamedTuple):
     """A sentence-transformers model, for prototypes and for methods on frozen embeddings."""
     vectors: Path
     """Where embedded texts are kept."""
+    reward_base: str | None = None
+    """Directory or hub id of the language model that reward models are fine-tuned from."""
+    models: Path = Path("models")
+    """Where reward models are kept while they are trained, and after."""
     n_history: int | None = None
     """Past choices that judges see; None leaves each method its own, and the paper's 3."""
 
@@ -90,6 +95,7 @@ def _embedder(model: str, vectors: Path) -> Embedder:
 class _Maker(NamedTuple):
     make: Callable[[str, _Parts], Method]
     needs_engine: bool = False
+    needs_reward_base: bool = False
     needs_training: bool = False
     needs_truth: bool = False
 
@@ -116,6 +122,18 @@ def _scaling(scaling: Scaling, parts: _Parts) -> Scaling:
 def _attributes(name: str, parts: _Parts) -> Method:
     scaling = _scaling(SCALING, parts)
     return Personalised(name, AttributeEvaluator(), scaling, seed=parts.seed)
+
+
+def _reward_model(name: str, parts: _Parts) -> Method:
+    from pgenrm.methods.reward_model import RewardModel
+
+    folder = parts.options.models / f"{name}.seed{parts.seed}"
+    base = str(parts.options.reward_base)
+    if name == "reward-model":
+        return RewardModel(base, folder, seed=parts.seed)
+    personas: dict[str, str] = {}
+    model = RewardModel(base, folder, personas=personas, seed=parts.seed)
+    return WithPersonas(model, SynthesizeMe(parts.engine, seed=parts.seed), personas)
 
 
 def _gpo(name: str, parts: _Parts) -> Method:
@@ -150,6 +168,10 @@ def _variant(name: str) -> str:
 MAKERS: Final[dict[str, _Maker]] = {
     **dict.fromkeys(ROWS, _Maker(_judge, needs_engine=True)),
     "synthesize-me": _Maker(_synthesize_me, needs_engine=True),
+    "reward-model": _Maker(_reward_model, needs_training=True, needs_reward_base=True),
+    "reward-model-personas": _Maker(
+        _reward_model, needs_engine=True, needs_training=True, needs_reward_base=True
+    ),
     **dict.fromkeys(("gpo", "gpo-published"), _Maker(_gpo, needs_training=True)),
     **dict.fromkeys(("vpl", "vpl-published"), _Maker(_vpl, needs_training=True)),
     **dict.fromkeys(("pal-a", "pal-b", "pal-a-published"), _Maker(_pal, needs_training=True)),
@@ -216,6 +238,8 @@ def _why_not(name: str, options: MethodOptions, dataset: Dataset) -> str:
     maker = MAKERS[name]
     if maker.needs_engine and not options.has_engine:
         return "needs a language model; name one with --model"
+    if maker.needs_reward_base and options.reward_base is None:
+        return "needs a language model to fine-tune; name one with --reward-base"
     if maker.needs_training and not dataset.splits.get(TRAIN):
         return f"has nothing to learn from in {dataset.name}, which has no train split"
     if maker.needs_truth and dataset.truth is None:

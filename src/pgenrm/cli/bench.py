@@ -136,6 +136,14 @@ def bench_command(
     max_retries: Annotated[
         int, typer.Option(min=0, help="Repeats of a failed request.", rich_help_panel=MODEL)
     ] = 8,
+    reward_base: Annotated[
+        str | None,
+        typer.Option(
+            help="Language model that reward models are fine-tuned from.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     embedder: Annotated[
         str,
         typer.Option(
@@ -177,6 +185,8 @@ def bench_command(
         has_engine=kind_of(model) != "attributes",
         embedder=embedder,
         vectors=out / "vectors.sqlite",
+        reward_base=reward_base,
+        models=out / "models",
         n_history=history,
     )
     if wanted == [ALL]:

@@ -1,0 +1,275 @@
+from pathlib import Path
+
+import pytest
+
+from pgenrm.bench.compare import compare
+from pgenrm.bench.counting import Runs
+from pgenrm.bench.metrics import ALL, HARD, evaluate
+from pgenrm.bench.plan import Answers, Item, open_plan, read_items
+from pgenrm.bench.published import published
+from pgenrm.bench.ranking import rankings
+from pgenrm.bench.records import find_tasks, read_records
+from pgenrm.bench.rows import Kind, place_of, row_of
+from pgenrm.bench.run import Task, records_path, run_method
+from pgenrm.data.simulated import world_dataset
+from pgenrm.errors import InputError, RowError
+from pgenrm.methods.controls import Fixed, Oracle
+from pgenrm.methods.protocol import judgment_of
+from pgenrm.sim.world import World
+from pgenrm.types import Comparison, Judgment, Outcome
+from tests.bench_cases import SOURCE, Chance, WithChains, dataset, run_bench
+
+
+class Scripted(Chance):
+    """Gets every user's first comparison right, ties on the second, says nothing of the third."""
+
+    def judgment(self, comparison: Comparison) -> Judgment:
+        i = int(comparison.id[-1])
+        right = super().judgment(comparison)
+        if i == 0:
+            return right
+        return judgment_of(comparison, (1.0, 1.0) if i == 1 else None, method=self.name)
+
+
+def test_ties_and_unscored_count_as_wrong_and_are_told_apart(tmp_path: Path) -> None:
+    result = evaluate(run_bench(tmp_path, [Scripted("judge", 1.0)]))
+    part = result.method("judge").parts[ALL]
+    assert (part.n, part.n_users) == (72, 24)
+    assert part.outcomes == {
+        Outcome.CORRECT: 24,
+        Outcome.WRONG: 0,
+        Outcome.TIE: 24,
+        Outcome.UNSCORED: 24,
+    }
+    assert part.accuracy.value == pytest.approx(1 / 3, abs=1e-6)
+    assert part.coverage == pytest.approx(2 / 3, abs=1e-6)
+    assert part.decided_accuracy is not None
+    assert part.decided_accuracy.value == 1
+    assert part.user_macro.value == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_parts_add_up(tmp_path: Path) -> None:
+    result = evaluate(run_bench(tmp_path, [Chance("judge"), Chance("gpo"), Chance("longest", 0.2)]))
+    for method in result.methods:
+        whole, seen, unseen = (method.parts[n] for n in (ALL, "test_seen", "test_unseen"))
+        assert whole.n == seen.n + unseen.n
+        for outcome in Outcome:
+            both = seen.outcomes[outcome] + unseen.outcomes[outcome]
+            assert whole.outcomes[outcome] == both
+        assert sum(whole.outcomes.values()) == whole.n
+
+
+def test_a_missing_record_counts_as_unscored_and_is_told(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("judge", 1.0), Chance("gpo", 0.1)])
+    path = records_path(out, Task("judge", 0))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-10]) + lines[-1][:40])
+    result = evaluate(out)
+    method = result.method("judge")
+    assert method.n_missing == 10
+    assert method.parts[ALL].outcomes[Outcome.UNSCORED] == 10
+    assert method.parts[ALL].accuracy.value == pytest.approx(62 / 72, abs=1e-6)
+    assert result.best_baseline == "gpo"  # the other one is not complete
+
+
+def test_runs_with_several_seeds_have_a_mean_and_an_error(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("gpo", 0.7, seed) for seed in range(3)])
+    method = evaluate(out).method("gpo")
+    assert method.seeds == (0, 1, 2)
+    assert len(set(method.accuracy_of_runs)) == 3
+    assert method.error_of_runs is not None
+    assert method.error_of_runs > 0
+    assert method.mean_of_runs == pytest.approx(method.parts[ALL].accuracy.value, abs=1e-5)
+    assert method.parts[ALL].n == 72
+    assert sum(method.parts[ALL].outcomes.values()) == 3 * 72
+
+
+def test_differences_are_to_the_best_baseline_and_never_to_a_control(tmp_path: Path) -> None:
+    methods = [
+        Chance("judge", 0.6),
+        Chance("gpo", 0.8),
+        Chance("oracle", 0.99),
+        Chance("pgenrm", 0.9),
+    ]
+    result = evaluate(run_bench(tmp_path, methods))
+    assert result.best_baseline == "gpo"
+    assert result.method("gpo").parts[ALL].versus_best is None
+    ours = result.method("pgenrm").parts[ALL]
+    assert ours.versus_best is not None
+    assert ours.versus_best.to == "gpo"
+    expected = ours.accuracy.value - result.method("gpo").parts[ALL].accuracy.value
+    assert ours.versus_best.by.value == pytest.approx(expected, abs=2e-6)
+    low, high = ours.versus_best.by.interval or (0, 0)
+    assert low < ours.versus_best.by.value < high
+
+
+def test_chains_tokens_and_confidence_are_counted(tmp_path: Path) -> None:
+    method = evaluate(run_bench(tmp_path, [WithChains("pgenrm", 4)], dataset(40, 4))).method(
+        "pgenrm"
+    )
+    assert method.cost.n_chains == 4
+    assert method.cost.n_prompt_tokens == 20
+    assert method.cost.n_completion_tokens == 20
+    assert method.cost.seconds is not None
+    assert method.calibration is not None
+    assert not method.is_calibrated
+    assert method.order_consistency == 1
+    assert method.prompt_versions == ("known@1",)
+
+
+def test_prototypes_and_hard_pairs_come_from_the_truth(tmp_path: Path) -> None:
+    world = World(seed=3)
+    data = world_dataset("sim", world, 60)
+    items = open_plan(tmp_path, SOURCE, data)
+    comparisons = [item.comparison for item in items]
+    for method in (Fixed("longest"), Oracle(world)):
+        run_method(method, Task(method.name, 0), data, comparisons, tmp_path)
+    result = evaluate(tmp_path)
+    oracle = result.method("oracle")
+    true = {i.comparison.user.id: world.person_of(i.comparison.user.id).prototype for i in items}
+    assert {g.prototype: g.n_users for g in oracle.groups} == {
+        p: list(true.values()).count(p) for p in set(true.values())
+    }
+    assert sum(g.n for g in oracle.groups) == len(items)
+    assert oracle.parts[HARD].n == sum(bool(i.is_hard) for i in items)
+    macro = oracle.parts[ALL].prototype_macro
+    assert macro is not None
+    mean = sum(g.accuracy.value for g in oracle.groups) / len(oracle.groups)
+    assert macro.value == pytest.approx(mean, abs=1e-5)
+    assert [m.name for m in result.methods] == ["longest", "oracle"]
+    assert result.best_baseline is None
+
+
+def test_a_damaged_record_names_its_line(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("judge")])
+    path = records_path(out, Task("judge", 0))
+    path.write_bytes(b'{"id": 1}\n' + path.read_bytes())
+    with pytest.raises(RowError, match=r"judge\.seed0\.jsonl:1: not a judgment"):
+        evaluate(out)
+
+
+def test_a_bench_without_records_says_what_to_do(tmp_path: Path) -> None:
+    open_plan(tmp_path, SOURCE, dataset())
+    with pytest.raises(InputError, match="run pgenrm bench first"):
+        evaluate(tmp_path)
+
+
+# ---------------------------------------------------------------- two runs
+
+
+def test_two_runs_are_compared_on_what_both_have(tmp_path: Path) -> None:
+    before = run_bench(tmp_path / "a", [Chance("judge", 0.3), Chance("gpo")], dataset(24, 3))
+    after = run_bench(tmp_path / "b", [Chance("judge", 0.9), Chance("vpl")], dataset(24, 2))
+    (change,) = compare(before, after)
+    assert (change.name, change.n, change.n_users) == ("judge", 48, 24)
+    assert change.by.value == pytest.approx(change.after - change.before, abs=2e-6)
+    assert change.by.value == pytest.approx((change.n_gained - change.n_lost) / 48, abs=1e-4)
+    assert change.by.interval is not None
+    assert change.by.interval[0] > 0
+
+
+def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("judge")])
+    (change,) = compare(out, out)
+    assert (change.n_gained, change.n_lost, change.by.interval) == (0, 0, (0, 0))
+
+
+def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
+    one = run_bench(tmp_path / "a", [Chance("judge")])
+    other = run_bench(tmp_path / "b", [Chance("gpo")])
+    with pytest.raises(InputError, match="no method in common"):
+        compare(one, other)
+
+
+# ---------------------------------------------------------------- rankings of policies
+
+
+def ranked_items(n: int) -> list[Item]:
+    models = ("b", "a", "c", "d")  # not in the order of their names, nor of their quality
+    return [
+        Item(
+            split="test_unseen",
+            comparison=Comparison(
+                id=f"q{i}",
+                user={"id": f"asker{i}"},
+                context=f"question {i}",
+                responses=[f"answer of {m}" for m in models],
+            ),
+            answers=Answers(domain="arts" if i % 2 else "life", models=models, scores=(3, 9, 5, 1)),
+        )
+        for i in range(n)
+    ]
+
+
+def test_policies_are_ranked_by_domain_whatever_their_order(tmp_path: Path) -> None:
+    items = ranked_items(8)
+    quality = {"answer of a": 9, "answer of b": 3, "answer of c": 5, "answer of d": 1}
+    rows = []
+    for item in items[:-1]:
+        scores = [quality[r] for r in item.comparison.responses]
+        if item.comparison.id == "q1":
+            scores = scores[::-1]  # one of four questions the wrong way round
+        rows.append(judgment_of(item.comparison, scores, method="m"))
+    rows.append(judgment_of(items[-1].comparison, None, method="m"))
+    path = tmp_path / "m.seed0.jsonl"
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    (found,) = rankings(items, [Runs("m", {Task("m", 0): path}, items)])
+    assert found.n_questions == 8
+    assert found.n_unscored == 1
+    assert {d: e and e.value for d, e in found.by_domain.items()} == {"life": 1, "arts": 1}
+    assert found.mean == 1
+
+
+def test_a_policy_that_is_missing_somewhere_is_named(tmp_path: Path) -> None:
+    items = ranked_items(4)
+    answers = items[2].answers
+    assert answers is not None
+    changed = answers.model_copy(update={"models": ("b", "a", "c", "x")})
+    items[2] = items[2].model_copy(update={"answers": changed})
+    path = tmp_path / "m.seed0.jsonl"
+    path.touch()
+    with pytest.raises(InputError, match="q2 was answered by a, b, c, x"):
+        rankings(items, [Runs("m", {Task("m", 0): path}, items)])
+
+
+# ---------------------------------------------------------------- rows and published numbers
+
+
+def test_every_published_row_has_a_row_of_ours() -> None:
+    for name, row in published().table_1.items():
+        assert row_of(name).kind is not Kind.OTHER, name
+        assert any(getattr(row, c) for c in ("arena_8b", "prism_8b"))
+    assert set(published().prompt_study_prism) <= set(published().table_1) | {
+        "judge-self-description",
+        "judge-stated-style",
+        "judge-choice-attributes",
+    }
+
+
+def test_published_numbers_stand_as_in_the_paper() -> None:
+    table = published().table_1
+    assert table["pgenrm"].arena_8b == (72.68, 1.85)
+    assert table["pgenrm-ind16-pro8"].prism_8b == (68.06, 0.69)
+    assert table["judge-demographics"].arena_8b is None
+    assert len(table) == 14
+    assert published().table_12[3] == 72.68
+
+
+def test_an_unknown_method_is_a_row_of_its_own_name() -> None:
+    assert row_of("mine") == ("mine", Kind.OTHER, "mine")
+    assert row_of("gpo+shuffled").label == "GPO, users shuffled"
+    names = ["oracle", "mine", "gpo+shuffled", "pgenrm", "gpo", "judge"]
+    assert sorted(names, key=place_of) == [
+        "judge",
+        "gpo",
+        "pgenrm",
+        "mine",
+        "gpo+shuffled",
+        "oracle",
+    ]
+
+
+def test_records_name_where_they_stand(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("judge")])
+    records = list(read_records(find_tasks(out)[Task("judge", 0)]))
+    assert [r.line for r in records] == list(range(1, len(read_items(out)) + 1))

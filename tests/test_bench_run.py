@@ -1,0 +1,305 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgenrm.bench.plan import (
+    DataSource,
+    load_source,
+    note_command,
+    open_plan,
+    read_commands,
+    read_items,
+    read_plan,
+    with_shared_histories,
+)
+from pgenrm.bench.pool import run_tasks
+from pgenrm.bench.records import find_tasks, sorted_records
+from pgenrm.bench.run import Task, read_times, records_path, run_method, times_path
+from pgenrm.data.dataset import Dataset
+from pgenrm.errors import EngineError, InputError
+from pgenrm.methods.protocol import Method
+from pgenrm.seeding import rng
+from pgenrm.types import Comparison, Judgment, User
+from tests.bench_cases import (
+    SOURCE,
+    Chance,
+    Dying,
+    WithChains,
+    comparison,
+    dataset,
+    run_bench,
+    unanswered,
+)
+
+TASK = Task("chance", 0)
+
+
+def judged(out: Path, task: Task = TASK) -> list[str]:
+    return [json.loads(line)["id"] for line in records_path(out, task).read_text().splitlines()]
+
+
+def run(out: Path, method: Method, batch_size: int = 8, *, accept: bool = False) -> None:
+    data = dataset()
+    items = [item.comparison for item in open_plan(out, SOURCE, data)]
+    task = Task(method.name, 0)
+    run_method(method, task, data, items, out, batch_size=batch_size, accept_unanswered=accept)
+
+
+def test_no_method_sees_the_label_of_what_it_judges(tmp_path: Path) -> None:
+    method = Chance("chance")
+    run(tmp_path, method)
+    assert method.asked
+    assert {c.label for c in method.asked} == {None}
+    stored = [json.loads(line) for line in records_path(tmp_path, TASK).read_text().splitlines()]
+    labels = {i.comparison.id: i.comparison.label for i in read_items(tmp_path)}
+    assert {row["id"]: row["label"] for row in stored} == labels
+    assert {row["outcome"] for row in stored} == {"correct", "wrong"}
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(cut=st.integers(0, 200_000))
+def test_a_run_cut_anywhere_goes_on_to_the_same_records(
+    tmp_path_factory: pytest.TempPathFactory, is_trained: bool, cut: int
+) -> None:
+    out = tmp_path_factory.mktemp("bench")
+    run(out, Chance("chance", is_trained=is_trained))
+    path = records_path(out, TASK)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: cut % len(whole)])
+    n_left = len(read_items(out)) - path.read_bytes().count(b"\n")
+    method = Chance("chance", is_trained=is_trained)
+    run(out, method)
+    assert path.read_bytes() == whole
+    if is_trained:  # whole batches, so that nothing depends on where it was cut
+        assert n_left <= len(method.asked) < n_left + 8
+        assert len(set(method.adapted)) == 24
+    else:
+        assert len(method.asked) == n_left
+
+
+def test_what_exists_is_not_computed_again(tmp_path: Path) -> None:
+    run(tmp_path, Chance("chance"))
+    again = Chance("chance")
+    run(tmp_path, again)
+    assert (again.calls, again.adapted, again.asked) == ([], [], [])
+
+
+def test_a_user_is_adapted_to_once_and_before_he_is_judged(tmp_path: Path) -> None:
+    method = Chance("chance")
+    run(tmp_path, method, batch_size=5)
+    assert sorted(method.adapted) == sorted({c.user.id for c in method.asked})
+
+
+def test_records_of_another_version_are_not_reused(tmp_path: Path) -> None:
+    run(tmp_path, Chance("chance"))
+    changed = Chance("chance")
+    changed.version = "2"
+    with pytest.raises(InputError, match=r"version: '1' -> '2'"):
+        run(tmp_path, changed)
+
+
+def test_an_engine_that_dies_half_way_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"chance.seed0.*no more: connection refused"):
+        run(tmp_path, Dying("chance", n_answers=20))
+    assert len(judged(tmp_path)) == 20
+    run(tmp_path, Chance("chance"))
+    run(tmp_path / "whole", Chance("chance"))
+    assert sorted_records(tmp_path) == sorted_records(tmp_path / "whole")
+
+
+class Refusing(Chance):
+    """Never answers one comparison."""
+
+    def judgment(self, comparison: Comparison) -> Judgment:
+        if comparison.id == "u3-test-1":
+            return unanswered(comparison, self.name)
+        return super().judgment(comparison)
+
+
+def test_what_is_never_answered_is_asked_twice_and_then_named(tmp_path: Path) -> None:
+    method = Refusing("chance")
+    with pytest.raises(EngineError, match=r"1 comparisons got no answer.*--accept-unanswered"):
+        run(tmp_path, method)
+    assert [c.id for c in method.asked].count("u3-test-1") == 2
+    assert len(judged(tmp_path)) == len(read_items(tmp_path)) - 1
+    run(tmp_path, Refusing("chance"), accept=True)
+    assert sorted(judged(tmp_path)) == sorted(i.comparison.id for i in read_items(tmp_path))
+
+
+def test_how_long_things_took_is_kept_apart(tmp_path: Path) -> None:
+    run(tmp_path, Chance("chance"))
+    with times_path(tmp_path, TASK).open("a") as file:
+        file.write('{"stage": "score", "n":')  # as a kill leaves it
+    times = list(read_times(times_path(tmp_path, TASK)))
+    assert {t.stage for t in times} == {"fit", "adapt", "score"}
+    assert sum(t.n for t in times if t.stage == "score") == len(read_items(tmp_path))
+
+
+def test_a_bench_over_other_data_is_refused(tmp_path: Path) -> None:
+    open_plan(tmp_path, SOURCE, dataset())
+    with pytest.raises(InputError, match=r"over other data .*n_items"):
+        open_plan(tmp_path, SOURCE, dataset(26))
+    with pytest.raises(InputError, match=r"over other data .*source"):
+        open_plan(tmp_path, DataSource(target="toy", n_history=1), dataset())
+
+
+def test_data_without_test_comparisons_are_refused(tmp_path: Path) -> None:
+    data = dataset()
+    with pytest.raises(InputError, match="no test comparisons"):
+        open_plan(tmp_path, SOURCE, Dataset("toy", "1", {"train": data.splits["train"]}))
+
+
+def test_a_directory_that_is_no_bench_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no plan\.json"):
+        read_plan(tmp_path)
+
+
+def test_a_name_that_would_leave_the_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no name of a method"):
+        records_path(tmp_path, Task("../x", 0))
+
+
+def test_commands_are_kept_in_order_with_versions(tmp_path: Path) -> None:
+    note_command(tmp_path, ["pgenrm", "bench", "one"])
+    note_command(tmp_path, ["pgenrm", "bench", "two"])
+    with (tmp_path / "commands.jsonl").open("a") as file:
+        file.write('{"command": ["cut')
+    commands = read_commands(tmp_path)
+    assert [c.command[-1] for c in commands] == ["one", "two"]
+    assert {"pgenrm", "python", "numpy"} <= set(commands[0].versions)
+
+
+# ---------------------------------------------------------------- what is known of users
+
+
+@given(n=st.integers(0, 5), seed=st.integers(0, 3))
+def test_all_comparisons_of_a_user_show_the_same_past_choices(n: int, seed: int) -> None:
+    shared = with_shared_histories([comparison("u1", i) for i in range(4)], n, seed)
+    history = shared[0].user.history
+    assert all(c.user.history == history for c in shared)
+    assert len(history) == min(n, 3)
+    more = with_shared_histories([comparison("u1", i) for i in range(4)], n + 1, seed)
+    assert all(pair in more[0].user.history for pair in history)
+
+
+def test_past_choices_in_the_context_of_a_comparison_are_not_shown() -> None:
+    one, other = comparison("u1", 0), comparison("u1", 1)
+    told = one.user.history[0].model_copy(update={"context": other.context})
+    user = one.user.model_copy(update={"history": (*one.user.history, told)})
+    shared = with_shared_histories([one.model_copy(update={"user": user}), other], None)
+    assert told not in shared[0].user.history
+    assert len(shared[0].user.history) == 3
+
+
+def test_labels_do_not_become_past_choices() -> None:
+    nobody = User(id="u1")
+    rows = [comparison("u1", i).model_copy(update={"user": nobody}) for i in range(3)]
+    assert with_shared_histories(rows, 8)[0].user.history == ()
+
+
+# ---------------------------------------------------------------- many processes
+
+
+class Slow(Chance):
+    """Takes its time, so that a kill lands in the middle."""
+
+    def score(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
+        time.sleep(0.03)
+        return super().score(comparisons)
+
+
+def make(task: Task, data: Dataset) -> Method:
+    """Make a method in a worker."""
+    if task.method == "broken":
+        raise InputError("nobody can make this")
+    if task.method == "chains":
+        return WithChains("chains", 2)
+    kind = Slow if task.method == "slow" else Chance
+    return kind(task.method, seed=task.seed, is_trained=task.seed > 0)
+
+
+def as_lines(path: Path, data: Dataset) -> Path:
+    path.mkdir()
+    for name, split in data.splits.items():
+        (path / f"{name}.jsonl").write_text("".join(c.model_dump_json() + "\n" for c in split))
+    return path
+
+
+def test_tasks_run_in_processes_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    source = DataSource(target=str(as_lines(tmp_path / "data", dataset())))
+    out = tmp_path / "bench"
+    items = open_plan(out, source, load_source(source))
+    tasks = [Task("broken", 0), Task("chance", 0), Task("chance", 1), Task("chains", 0)]
+    seen: dict[Task, int] = {}
+    ended: list[Task] = []
+
+    def watch(task: Task, n: int, has_ended: bool) -> None:
+        assert n >= seen.get(task, 0)
+        seen[task] = n
+        ended.extend([task] * has_ended)
+
+    failed = run_tasks(tasks, make, source, out, n_processes=2, watch=watch)
+    assert failed == {tasks[0]: "nobody can make this"}
+    assert sorted(ended) == sorted(tasks)
+    assert [seen[task] for task in tasks] == [0, *[len(items)] * 3]
+    alone = run_bench(tmp_path / "alone", [Chance("chance")], load_source(source))
+    assert judged(alone) == judged(out)
+
+
+WIDE = [Task("slow", 0), Task("slow", 1), Task("slow", 2), Task("chains", 0)]
+
+
+def wide_run(data: str, out: str) -> None:
+    """Run a wide bench in a process of its own, which the test kills."""
+    failed = run_tasks(WIDE, make, DataSource(target=data), Path(out), n_processes=2)
+    if failed:
+        sys.exit(str(failed))
+
+
+def n_records(out: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in find_tasks(out).values())
+
+
+@pytest.mark.slow
+def test_a_wide_run_killed_ten_times_ends_with_the_same_records(tmp_path: Path) -> None:
+    source = DataSource(target=str(as_lines(tmp_path / "data", dataset(500, 4))))
+    data = load_source(source)
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    items = [item.comparison for item in open_plan(out, source, data)]
+    assert len(items) == 2000
+    open_plan(whole, source, data)
+    for task in WIDE:
+        run_method(make(task, data), task, data, items, whole)
+
+    code = "import sys; from tests.test_bench_run import wide_run; wide_run(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, source.target, str(out)]
+    n_all = len(WIDE) * len(items)
+    n_kills = 10
+    limits = sorted(rng("kills", n_kills).integers(1, n_all - 200, n_kills).tolist())
+    n_killed = 0
+    for i, limit in enumerate(limits):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+        while process.poll() is None and n_records(out) < limit:
+            time.sleep(0.01)
+        if process.poll() is None:
+            n_killed += 1
+            if i % 2:  # workers too, or only the process that started them
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        process.communicate()
+    assert n_killed == n_kills
+    assert 0 < n_records(out) < n_all
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted_records(out) == sorted_records(whole)
