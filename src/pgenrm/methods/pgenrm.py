@@ -5,7 +5,7 @@ Any evaluator writes the chains: a checkpoint, a server, the attribute evaluator
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pgenrm.errors import InputError
 from pgenrm.evaluator import Evaluator
@@ -16,13 +16,15 @@ from pgenrm.methods.versions import version_of
 from pgenrm.neighbours import NeighbourSource
 from pgenrm.prototypes.analyses import analyses_of
 from pgenrm.prototypes.embedder import Embedder
-from pgenrm.prototypes.store import DEFAULT_REFINEMENT, Prototypes
 from pgenrm.scaling.aggregate import Aggregator, PaperAggregator
 from pgenrm.scaling.calibration import MIN_USERS, Calibration, calibrate
 from pgenrm.scaling.shrinkage import Shrinkage
 from pgenrm.scaling.stopping import StoppingRule, rounds
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Comparison, Judgment, User, Value
+
+if TYPE_CHECKING:
+    from pgenrm.prototypes.store import Prototypes
 
 CALIBRATION_SHARE: Final = 0.25
 """Of the validation users, where all of them are training users too: they leave the prototypes."""
@@ -102,7 +104,7 @@ class Personalised:
             scaling=self.scaling.model_dump_json(),
             embedder=embedder.name if embedder and self.scaling.n else None,
         )
-        self.prototypes_: Prototypes | None = None
+        self.prototypes_: "Prototypes | None" = None
         self.calibration_: Calibration | None = None
         self._known = Known()
 
@@ -145,7 +147,9 @@ class Personalised:
 
     # ------------------------------------------------------------ parts
 
-    def _prototypes(self, users: Sequence[User]) -> Prototypes:
+    def _prototypes(self, users: Sequence[User]) -> "Prototypes":
+        from pgenrm.prototypes.store import DEFAULT_REFINEMENT, Prototypes  # loads torch
+
         assert self.embedder is not None  # as __init__ has seen to
         analyses = analyses_of(
             users, self.evaluator, n_history=self.scaling.n_history, seed=self.seed
