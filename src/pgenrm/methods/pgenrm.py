@@ -104,7 +104,7 @@ class Personalised:
             scaling=self.scaling.model_dump_json(),
             embedder=embedder.name if embedder and self.scaling.n else None,
         )
-        self.prototypes_: "Prototypes | None" = None
+        self.prototypes_: Prototypes | None = None
         self.calibration_: Calibration | None = None
         self._known = Known()
 
