@@ -139,12 +139,25 @@ class WithChains:
         return list(self._judge.judge(comparisons))
 
 
-def run_bench(out: Path, methods: Sequence[Method], data: Dataset | None = None) -> Path:
+def run_bench(
+    out: Path,
+    methods: Sequence[Method],
+    data: Dataset | None = None,
+    *,
+    accept_unanswered: bool = False,
+) -> Path:
     """Run methods over the toy data, the n-th of the same name with seed n."""
     data = data or dataset()
     items = open_plan(out, SOURCE, data)
     seeds: dict[str, int] = {}
     for method in methods:
         seed = seeds[method.name] = seeds.get(method.name, -1) + 1
-        run_method(method, Task(method.name, seed), data, [i.comparison for i in items], out)
+        run_method(
+            method,
+            Task(method.name, seed),
+            data,
+            [item.comparison for item in items],
+            out,
+            accept_unanswered=accept_unanswered,
+        )
     return out

@@ -32,8 +32,8 @@ class Scripted(Chance):
 
 
 def test_ties_and_unscored_count_as_wrong_and_are_told_apart(tmp_path: Path) -> None:
-    result = evaluate(run_bench(tmp_path, [Scripted("judge", 1.0)]))
-    part = result.method("judge").parts[ALL]
+    result = evaluate(run_bench(tmp_path, [Scripted("judge-default", 1.0)]))
+    part = result.method("judge-default").parts[ALL]
     assert (part.n, part.n_users) == (72, 24)
     assert part.outcomes == {
         Outcome.CORRECT: 24,
@@ -49,7 +49,9 @@ def test_ties_and_unscored_count_as_wrong_and_are_told_apart(tmp_path: Path) -> 
 
 
 def test_parts_add_up(tmp_path: Path) -> None:
-    result = evaluate(run_bench(tmp_path, [Chance("judge"), Chance("gpo"), Chance("longest", 0.2)]))
+    result = evaluate(
+        run_bench(tmp_path, [Chance("judge-default"), Chance("gpo"), Chance("longest", 0.2)])
+    )
     for method in result.methods:
         whole, seen, unseen = (method.parts[n] for n in (ALL, "test_seen", "test_unseen"))
         assert whole.n == seen.n + unseen.n
@@ -60,12 +62,12 @@ def test_parts_add_up(tmp_path: Path) -> None:
 
 
 def test_a_missing_record_counts_as_unscored_and_is_told(tmp_path: Path) -> None:
-    out = run_bench(tmp_path, [Chance("judge", 1.0), Chance("gpo", 0.1)])
-    path = records_path(out, Task("judge", 0))
+    out = run_bench(tmp_path, [Chance("judge-default", 1.0), Chance("gpo", 0.1)])
+    path = records_path(out, Task("judge-default", 0))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-10]) + lines[-1][:40])
     result = evaluate(out)
-    method = result.method("judge")
+    method = result.method("judge-default")
     assert method.n_missing == 10
     assert method.parts[ALL].outcomes[Outcome.UNSCORED] == 10
     assert method.parts[ALL].accuracy.value == pytest.approx(62 / 72, abs=1e-6)
@@ -86,7 +88,7 @@ def test_runs_with_several_seeds_have_a_mean_and_an_error(tmp_path: Path) -> Non
 
 def test_differences_are_to_the_best_baseline_and_never_to_a_control(tmp_path: Path) -> None:
     methods = [
-        Chance("judge", 0.6),
+        Chance("judge-default", 0.6),
         Chance("gpo", 0.8),
         Chance("oracle", 0.99),
         Chance("pgenrm", 0.9),
@@ -141,10 +143,10 @@ def test_prototypes_and_hard_pairs_come_from_the_truth(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_names_its_line(tmp_path: Path) -> None:
-    out = run_bench(tmp_path, [Chance("judge")])
-    path = records_path(out, Task("judge", 0))
+    out = run_bench(tmp_path, [Chance("judge-default")])
+    path = records_path(out, Task("judge-default", 0))
     path.write_bytes(b'{"id": 1}\n' + path.read_bytes())
-    with pytest.raises(RowError, match=r"judge\.seed0\.jsonl:1: not a judgment"):
+    with pytest.raises(RowError, match=r"judge-default\.seed0\.jsonl:1: not a judgment"):
         evaluate(out)
 
 
@@ -158,10 +160,12 @@ def test_a_bench_without_records_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_two_runs_are_compared_on_what_both_have(tmp_path: Path) -> None:
-    before = run_bench(tmp_path / "a", [Chance("judge", 0.3), Chance("gpo")], dataset(24, 3))
-    after = run_bench(tmp_path / "b", [Chance("judge", 0.9), Chance("vpl")], dataset(24, 2))
+    before = run_bench(
+        tmp_path / "a", [Chance("judge-default", 0.3), Chance("gpo")], dataset(24, 3)
+    )
+    after = run_bench(tmp_path / "b", [Chance("judge-default", 0.9), Chance("vpl")], dataset(24, 2))
     (change,) = compare(before, after)
-    assert (change.name, change.n, change.n_users) == ("judge", 48, 24)
+    assert (change.name, change.n, change.n_users) == ("judge-default", 48, 24)
     assert change.by.value == pytest.approx(change.after - change.before, abs=2e-6)
     assert change.by.value == pytest.approx((change.n_gained - change.n_lost) / 48, abs=1e-4)
     assert change.by.interval is not None
@@ -169,13 +173,13 @@ def test_two_runs_are_compared_on_what_both_have(tmp_path: Path) -> None:
 
 
 def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
-    out = run_bench(tmp_path, [Chance("judge")])
+    out = run_bench(tmp_path, [Chance("judge-default")])
     (change,) = compare(out, out)
     assert (change.n_gained, change.n_lost, change.by.interval) == (0, 0, (0, 0))
 
 
 def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
-    one = run_bench(tmp_path / "a", [Chance("judge")])
+    one = run_bench(tmp_path / "a", [Chance("judge-default")])
     other = run_bench(tmp_path / "b", [Chance("gpo")])
     with pytest.raises(InputError, match="no method in common"):
         compare(one, other)
@@ -258,9 +262,9 @@ def test_published_numbers_stand_as_in_the_paper() -> None:
 def test_an_unknown_method_is_a_row_of_its_own_name() -> None:
     assert row_of("mine") == ("mine", Kind.OTHER, "mine")
     assert row_of("gpo+shuffled").label == "GPO, users shuffled"
-    names = ["oracle", "mine", "gpo+shuffled", "pgenrm", "gpo", "judge"]
+    names = ["oracle", "mine", "gpo+shuffled", "pgenrm", "gpo", "judge-default"]
     assert sorted(names, key=place_of) == [
-        "judge",
+        "judge-default",
         "gpo",
         "pgenrm",
         "mine",
@@ -270,6 +274,6 @@ def test_an_unknown_method_is_a_row_of_its_own_name() -> None:
 
 
 def test_records_name_where_they_stand(tmp_path: Path) -> None:
-    out = run_bench(tmp_path, [Chance("judge")])
-    records = list(read_records(find_tasks(out)[Task("judge", 0)]))
+    out = run_bench(tmp_path, [Chance("judge-default")])
+    records = list(read_records(find_tasks(out)[Task("judge-default", 0)]))
     assert [r.line for r in records] == list(range(1, len(read_items(out)) + 1))

@@ -271,6 +271,7 @@ def n_records(out: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # eleven starts of three processes on a busy machine
 def test_a_wide_run_killed_ten_times_ends_with_the_same_records(tmp_path: Path) -> None:
     source = DataSource(target=str(as_lines(tmp_path / "data", dataset(500, 4))))
     data = load_source(source)

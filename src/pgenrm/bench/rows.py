@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 ROWS: Final = (
-    Row("judge", Kind.JUDGE, "LLM judge: default"),
+    Row("judge-default", Kind.JUDGE, "LLM judge: default"),
     Row("judge-cot", Kind.JUDGE, "+ CoT"),
     Row("judge-demographics", Kind.JUDGE, "+ demographics"),
     Row("judge-self-description", Kind.JUDGE, "+ self-description"),
@@ -38,7 +38,7 @@ ROWS: Final = (
     Row("judge-choice-attributes", Kind.JUDGE, "+ choice attributes"),
     Row("judge-history", Kind.JUDGE, "+ preference history"),
     Row("synthesize-me", Kind.JUDGE, "+ SynthesizeMe"),
-    Row("psi", Kind.JUDGE, "+ PSI prompt"),
+    Row("judge-psi", Kind.JUDGE, "+ PSI prompt"),
     Row("reward-model", Kind.TRAINED, "Bradley-Terry fine-tuned RM"),
     Row("gpo", Kind.TRAINED, "GPO"),
     Row("gpo-published", Kind.TRAINED, "GPO, as published"),

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from pgenrm.accuracy import MIN_CLUSTERS, N_RESAMPLES
 from pgenrm.seeding import rng
@@ -105,6 +104,8 @@ def rank_correlation(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Estima
     Returns:
         None where all policies have the same mean, so that there is no ranking.
     """
+    from scipy.stats import rankdata  # loads for half a second; most commands never need it
+
     given, true = np.asarray(given, dtype=float), np.asarray(true, dtype=float)
     n_policies = given.shape[1]
     sums = resample(np.concatenate([given, true], axis=1), seed)

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from math import ceil, floor, log2
 from typing import NamedTuple
 
-from scipy.stats import binomtest
-
 from pgenrm.bench.metrics import ALL
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.rows import Kind
@@ -116,6 +114,8 @@ class CurvePoint(NamedTuple):
 
 def curve(found: Reliability) -> list[CurvePoint]:
     """Place the bins with their 95 % intervals (Wilson's, verdicts taken as independent)."""
+    from scipy.stats import binomtest  # loads for half a second; most commands never need it
+
     points = []
     for b in found.bins:
         interval = binomtest(round(b.accuracy * b.n), b.n).proportion_ci(method="wilson")

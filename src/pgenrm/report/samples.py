@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pgenrm.bench.plan import Item, read_items
 from pgenrm.bench.records import Record, find_tasks, read_judgments_at, read_records
-from pgenrm.bench.rows import place_of, row_of
+from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Comparison, JudgedChain, Judgment, Outcome, Value
 from pgenrm.verdict import typical_chain
@@ -76,7 +76,7 @@ def samples(out: Path, n_each: int = 3) -> list[Sample]:
     for task, path in find_tasks(out).items():
         first_runs.setdefault(task.method, path)
     found: list[Sample] = []
-    for name in sorted(first_runs, key=place_of):
+    for name in sorted(first_runs, key=_shown_first):
         path = first_runs[name]
         chosen = choose(read_records(path), n_each)
         judgments = read_judgments_at(path, {r.line for rows in chosen.values() for r in rows})
@@ -86,6 +86,11 @@ def samples(out: Path, n_each: int = 3) -> list[Sample]:
             for record in records
         ]
     return found
+
+
+def _shown_first(name: str) -> tuple[bool, tuple[int, int, str]]:
+    """Put the methods first whose reasons are the point."""
+    return row_of(name).kind is not Kind.OURS, place_of(name)
 
 
 def choose(records: Iterable[Record], n_each: int) -> Mapping[Aspect, Sequence[Record]]:
