@@ -6,6 +6,7 @@ of the last three can be resumed.
 """
 
 import errno
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from pgenrm.train.callbacks import ProgressCallback
 from pgenrm.train.chart import draw_run
 from pgenrm.train.record import (
     MODEL_DIR,
+    STATE_FILE,
     RunStatus,
     checkpoints,
     finish_run,
@@ -32,6 +34,11 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TO_RESUME = (
+    *("trainer_state.json", "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*"),
+    *("pytorch_model_fsdp*", "global_step*", "latest", "zero_to_fp32.py"),  # FSDP, DeepSpeed
+)
+"""What a checkpoint holds beside the weights."""
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container.cc")
 """In the messages of torch's own writer, which raises plain RuntimeErrors."""
 
@@ -50,8 +57,12 @@ def run_to_end(trainer: Trainer, out: Path) -> None:
     if is_main:
         remove_unfinished(out)
     try:
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        save_model(trainer, out)
+        if start is not None and _is_last(start):  # killed before the weights were in model/
+            if is_main:
+                copy_weights(start, out)
+        else:
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            save_model(trainer, out)
     except BaseException as error:
         _take_bars_away(trainer)
         cause = _full_disk(error, out)
@@ -77,8 +88,14 @@ def save_model(trainer: Trainer, out: Path) -> None:
                 f"no weights came out at the end of {out}; set fsdp_state_dict_type: "
                 "FULL_STATE_DICT in the accelerate config, then go on with --resume"
             )
-        shutil.rmtree(out / MODEL_DIR, ignore_errors=True)
-        partial.replace(out / MODEL_DIR)
+        _publish(partial, out)
+
+
+def copy_weights(checkpoint: Path, out: Path) -> None:
+    """Write the weights and the tokenizer of a checkpoint to `out/model`."""
+    partial = out / f"{MODEL_DIR}.partial"
+    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns(*TO_RESUME))
+    _publish(partial, out)
 
 
 def remove_unfinished(out: Path) -> None:
@@ -88,6 +105,17 @@ def remove_unfinished(out: Path) -> None:
             logger.warning("%s was not written to its end; removed", checkpoint)
             shutil.rmtree(checkpoint)
     shutil.rmtree(out / f"{MODEL_DIR}.partial", ignore_errors=True)
+
+
+def _publish(partial: Path, out: Path) -> None:
+    shutil.rmtree(out / MODEL_DIR, ignore_errors=True)
+    partial.replace(out / MODEL_DIR)
+
+
+def _is_last(checkpoint: Path) -> bool:
+    """Whether all steps are done; the trainer, resumed there, would do one more."""
+    state = json.loads((checkpoint / STATE_FILE).read_bytes())
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 def _end_badly(out: Path, error: BaseException) -> None:

@@ -49,14 +49,14 @@ def trl_config(kind: type[C], recipe: StageRecipe, out: Path) -> C:
             raise InputError(f"trl.{key}: not here; it is set by {OURS[key]}")
     given: dict[str, Any] = {**_defaults(out), **recipe.trl}
     given |= {"output_dir": str(out), "seed": recipe.seed, "logging_nan_inf_filter": False}
+    for name in ("FSDP", "DEEPSPEED"):  # accelerate would train whole copies and not say so
+        is_asked = os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
+        if is_asked and given.get("use_cpu"):
+            raise InputError(f"accelerate has no {name} without a GPU; launch with --multi_gpu")
     try:
-        config = kind(**given)
+        return kind(**given)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"{kind.__name__} refuses the recipe's table trl: {error}") from error
-    for name in ("FSDP", "DEEPSPEED"):  # accelerate would train whole copies and not say so
-        if config.use_cpu and os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
-            raise InputError(f"accelerate has no {name} without a GPU; launch with --multi_gpu")
-    return config
 
 
 def _defaults(out: Path) -> dict[str, Any]:
