@@ -1,7 +1,7 @@
 """Rows of a dataset repository, from the hub or from a local folder in the hub's layout.
 
 Both go the same way: a snapshot of one commit is a folder like any other, and `datasets` reads
-folders. Only the columns of a row type are read; everything else stays in the files.
+folders. Only the columns that a row type names get any further.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ COLUMNS_CHARS: Final = 300
 
 
 class HubRow(Value):
-    """The columns that are read of a row, by name; all others never leave the files.
+    """The columns that are read of a row, by name; no other becomes part of a value.
 
     A field without a default is a column that must exist.
     """
@@ -98,7 +98,6 @@ def _pinned(revision: str | None, name: str) -> str | None:
 def _from_hub(repo_id: str, name: str, revision: str | None) -> Repository:
     _datasets()
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
 
     try:
         path = Path(
@@ -106,7 +105,7 @@ def _from_hub(repo_id: str, name: str, revision: str | None) -> Repository:
                 repo_id, repo_type="dataset", revision=revision, allow_patterns=list(READ_FILES)
             )
         )
-    except (OSError, ValueError, HfHubHTTPError, RevisionResolutionError) as error:
+    except (OSError, ValueError) as error:
         at = f" at {revision}" if revision else ""
         raise InputError(
             f"{repo_id}{at} cannot be had from the hub: {_first_line(error)}; check the network, "
