@@ -96,7 +96,7 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
         wishes = [(a, 1 if n > 0 else -1, abs(n)) for a, n in wanted]
         expected_rubric = [(pole(a, s), p) for a, s, p in steps.rubric(wishes)]
         right["rubric"] = [(c.name, c.weight) for c in chain.criteria] == expected_rubric
-    right["ratings"] = _ratings_follow(chain, differing)
+    right["ratings"] = len(known) == n and _ratings_follow(chain, differing, known)
     right["totals"] = _totals_follow(chain)
     return right
 
@@ -161,18 +161,22 @@ def _equal(found: Sequence[Array | None], expected: Iterable[Array]) -> bool:
 
 
 def _ratings_follow(
-    chain: EvaluationChain, differing: Sequence[list[tuple[int, int]] | None]
+    chain: EvaluationChain,
+    differing: Sequence[list[tuple[int, int]] | None],
+    read: Sequence[Array],
 ) -> bool:
-    """Whether each rating is what the response's own line says of the criterion."""
+    """Whether each rating is what the response's own lines say of the criterion."""
     if len(chain.ratings) != len(differing) or None in differing:
         return False
-    for row, signs in zip(chain.ratings, differing, strict=True):
+    for row, signs, features in zip(chain.ratings, differing, read, strict=True):
         has: Mapping[int, int] = dict(signs or [])
         for criterion, rating in zip(chain.criteria, row, strict=True):
             if rating is None or criterion.name not in POLE_OF:
                 return False
             a, sign = POLE_OF[criterion.name]
-            if rating.score != (steps.MET if has.get(a, -1) == sign else steps.UNMET):
+            if rating.score != (
+                steps.MET if has.get(a, 1 if features[a] else -1) == sign else steps.UNMET
+            ):
                 return False
     return True
 

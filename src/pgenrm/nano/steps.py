@@ -141,8 +141,11 @@ def rubric(wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]
     """Return (attribute, sign, percent) of the strongest wishes, the strongest first.
 
     Percentages are multiples of `UNIT_PERCENT` in proportion to the strengths, by largest
-    remainder; a wish that would get none keeps one unit.
+    remainder; a wish that would get none keeps one unit. Where nothing tells the responses apart, a
+    flawless one is all that is wanted.
     """
+    if not wanted:
+        return [(FLAWED, -1, 100)]
     shown = sorted(wanted, key=lambda wish: -wish[2])[:MAX_CRITERIA]
     total = sum(strength for _, _, strength in shown)
     n_units = 100 // UNIT_PERCENT
@@ -197,13 +200,10 @@ def signed(levels: Sequence[int]) -> str:
 
 
 def chain(steps: Steps) -> EvaluationChain:
-    """Write out the chain.
-
-    Responses that do not differ in anything are all rated as meeting the first criterion.
-    """
+    """Write out the chain."""
     differing = apart(steps.responses)
     wanted = wants(steps.leanings, steps.scenario, [a for a, _ in differing[0]])
-    criteria = rubric(wanted) or [(FLAWED, -1, 100)]
+    criteria = rubric(wanted)
     ratings, totals = [], []
     for row in steps.responses:
         met, row_ratings = 0, []
