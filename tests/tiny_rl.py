@@ -27,7 +27,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ ' <|role|>' }}{% endif %}"""
 
 
-def chain(first: float, second: float, criterion: str = "Long and thorough") -> EvaluationChain:
+def chain(first: float, second: float, criterion: str = "Short and to the point") -> EvaluationChain:
     return EvaluationChain(
         preferences="Wants what is good.",
         criteria=(Criterion(name=criterion, weight=100),),
@@ -60,7 +60,8 @@ def make_model(directory: Path, seed: int = 0) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=512,
+        initializer_range=0.05,  # with 0.02 it learns later, with 0.2 it settles on one answer
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -102,7 +103,7 @@ def recipe(model: Path, data: Path, **more: Any) -> dict[str, Any]:
         "per_device_train_batch_size": 16,
         "num_generations": 4,
         "max_completion_length": 1,
-        "learning_rate": 5e-3,
+        "learning_rate": 3e-3,
         "lr_scheduler_type": "constant",
         "gradient_checkpointing": False,
         "logging_steps": 1,

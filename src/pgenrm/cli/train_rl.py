@@ -11,11 +11,11 @@ from pgenrm.cli.models import ModelOptions, build_evaluator
 from pgenrm.errors import InputError
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.train.recipe import load_recipe
+from pgenrm.train.rl_recipe import CurriculumRecipe, JudgeSpec, RlRecipe
 
 if TYPE_CHECKING:
     from pgenrm.train.record import RunRecord
     from pgenrm.train.rewards import CoverageJudge
-    from pgenrm.train.rl import JudgeSpec
 
 CACHE_FILE = "judge_cache.sqlite"
 
@@ -48,7 +48,7 @@ def rl_command(
 
     Example: pgenrm train rl rl/llama-3.1-8b --set data.path=runs/world --out runs/rl
     """
-    from pgenrm.train.rl import RlRecipe, train_rl
+    from pgenrm.train.rl import train_rl
 
     resolved = load_recipe(recipe, RlRecipe, overrides or ())
     judge = build_judge(resolved.judge, out) if resolved.judge else None
@@ -83,7 +83,7 @@ def curriculum_command(
 
     Example: pgenrm train curriculum curriculum/llama-3.1-8b --out runs/curriculum
     """
-    from pgenrm.train.curriculum import CurriculumRecipe, train_curriculum
+    from pgenrm.train.curriculum import train_curriculum
 
     resolved = load_recipe(recipe, CurriculumRecipe, overrides or ())
     record = train_curriculum(
@@ -92,7 +92,7 @@ def curriculum_command(
     _report(out, record)
 
 
-def build_judge(spec: "JudgeSpec", out: Path) -> "CoverageJudge":
+def build_judge(spec: JudgeSpec, out: Path) -> "CoverageJudge":
     """Build the judge of the process reward that a recipe names.
 
     Raises:

@@ -7,25 +7,19 @@ file is the stage from end to end.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import first_free_block, n_blocks
-from pgenrm.train.grpo import ChainTrainer, GrpoRecipe, Rollouts, grpo_config, n_prompts
-from pgenrm.train.hardness import (
-    CurriculumDraw,
-    Estimate,
-    HardnessLog,
-    HardnessSpec,
-    Schedule,
-    hardness,
-)
+from pgenrm.train.grpo import ChainTrainer, Rollouts, grpo_config, n_prompts
+from pgenrm.train.hardness import CurriculumDraw, Estimate, HardnessLog, hardness
 from pgenrm.train.record import RunRecord
 from pgenrm.train.rewards import format_error, margin, outcome, read_chain
 from pgenrm.train.rl import finished, load_prompts, run, start_trainer
+from pgenrm.train.rl_recipe import CurriculumRecipe
 
 try:
     import torch
@@ -36,14 +30,6 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 HARDNESS_FILE = "hardness.jsonl"
-
-
-class CurriculumRecipe(GrpoRecipe):
-    """Hard-negative-aware curriculum (paper, section 3.2, stage 3)."""
-
-    stage: Literal["curriculum"] = "curriculum"
-    schedule: Schedule
-    hardness: HardnessSpec
 
 
 def train_curriculum(

@@ -11,14 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, NonNegativeInt
+from typing import Any
 
 from pgenrm.errors import InputError, MissingExtraError, PgenrmError, TrainingError
 from pgenrm.train.blocks import BlockSampler, Draw, n_blocks
-from pgenrm.train.recipe import StageRecipe
 from pgenrm.train.record import last_checkpoint
+from pgenrm.train.rl_recipe import GrpoRecipe
 from pgenrm.train.trl_config import trl_config
 
 try:
@@ -41,15 +39,6 @@ class Rollouts:
     texts: Sequence[str]
     rewards: Mapping[str, Sequence[float | None]]
     """Name of a reward function -> [n], before weighting; None where there is none."""
-
-
-class GrpoRecipe(StageRecipe):
-    """What the recipes of both stages hold."""
-
-    template: str = "chain_history"
-    """Name of a built-in prompt, or a Jinja file."""
-    n_history: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-    """Numbers of past choices in a prompt, one of which is drawn for each."""
 
 
 Observer = Callable[[Rollouts], Mapping[str, float]]
@@ -107,10 +96,12 @@ class ChainTrainer(GRPOTrainer):
             ) from error
         is_training = self.model.training
         n_generations = self.num_generations if is_training else self.num_generations_eval
+        n_failed = rewards.isnan().sum(dim=0).tolist()
         rewards, n_dropped = whole_groups(rewards, n_generations)
         metrics = self._metrics["train" if is_training else "eval"]
-        for name, n in zip(self.reward_func_names, n_dropped.tolist(), strict=True):
-            metrics[f"rewards/{name}/groups_dropped"].append(n)
+        for i, name in enumerate(self.reward_func_names):
+            metrics[f"rewards/{name}/n_failed"].append(n_failed[i])
+            metrics[f"rewards/{name}/n_groups_dropped"].append(int(n_dropped[i]))
         self._observe(inputs, completions, rewards)
         return rewards
 
@@ -154,7 +145,7 @@ def whole_groups(rewards: torch.Tensor, n_generations: int) -> tuple[torch.Tenso
     return groups.masked_fill(is_lost, torch.nan).view_as(rewards), is_lost.sum(dim=(0, 1))
 
 
-def grpo_config(recipe: StageRecipe, out: Path, **ours: Any) -> GRPOConfig:
+def grpo_config(recipe: GrpoRecipe, out: Path, **ours: Any) -> GRPOConfig:
     """Build TRL's config, and see that a run by it can be done and resumed.
 
     Args:
@@ -169,7 +160,7 @@ def grpo_config(recipe: StageRecipe, out: Path, **ours: Any) -> GRPOConfig:
     for key in ours:
         if key in recipe.trl:
             raise InputError(f"trl.{key}: not here; the stage sets it from the rest of the recipe")
-    _check_groups(recipe.trl)
+    check_groups(recipe.trl, int(os.environ.get("WORLD_SIZE", "1")))
     if int(recipe.trl.get("max_steps", -1)) < 1:
         raise InputError("trl.max_steps is missing: the length of the run in optimiser steps")
     args = trl_config(GRPOConfig, recipe.model_copy(update={"trl": {**recipe.trl, **ours}}), out)
@@ -197,16 +188,20 @@ def n_prompts(args: GRPOConfig) -> int:
     return args.generation_batch_size // args.num_generations
 
 
-def _check_groups(trl: Mapping[str, Any]) -> None:
+def check_groups(trl: Mapping[str, Any], n_processes: int) -> None:
+    """See that whole groups of completions fill a batch, before anything is loaded.
+
+    Raises:
+        InputError: they do not.
+    """
     n_generations = int(trl.get("num_generations", 8))
-    n_devices = int(os.environ.get("WORLD_SIZE", "1"))
     n_per_device = int(trl.get("per_device_train_batch_size", 8))
     n_steps = int(trl.get("steps_per_generation") or trl.get("gradient_accumulation_steps") or 1)
-    n_completions = int(trl.get("generation_batch_size") or n_per_device * n_devices * n_steps)
+    n_completions = int(trl.get("generation_batch_size") or n_per_device * n_processes * n_steps)
     if n_completions % n_generations:
         raise InputError(
             f"trl.num_generations is {n_generations}, which does not divide the {n_completions} "
-            f"completions of a batch ({n_per_device} per device x {n_devices} processes x "
+            f"completions of a batch ({n_per_device} per device x {n_processes} processes x "
             f"{n_steps} steps); a group must be whole: change one of "
             "trl.per_device_train_batch_size, trl.steps_per_generation and trl.num_generations"
         )

@@ -30,7 +30,7 @@ PATIENCE_S: Final = 900.0
 """A server that is restarted, with its weights, is back before that."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
-_GRADE = re.compile(r"^\W*(\d{1,2})\W*[:.)=-]\W*(\d(?:\.\d+)?|\.\d+)\W*$", re.MULTILINE)
+_GRADE = re.compile(r"^\W*(\d{1,2})[\s*]*[:.)=-][\s*]*(\d(?:\.\d+)?|\.\d+)\W*$", re.MULTILINE)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _PING: Final = ChatRequest(
     messages=(Message(role="user", content="Say yes."),),

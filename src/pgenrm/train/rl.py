@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from rich.console import Console
 
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.prompts import Template
 from pgenrm.rows import read_comparisons
 from pgenrm.train.blocks import Draw, uniform_draw
-from pgenrm.train.grpo import ChainTrainer, GrpoRecipe, grpo_config, n_prompts
+from pgenrm.train.grpo import ChainTrainer, grpo_config, n_prompts
 from pgenrm.train.grpo_callbacks import ConstantRewardCallback, SampleWriter
 from pgenrm.train.loop import run_to_end
 from pgenrm.train.models import (
@@ -30,7 +29,6 @@ from pgenrm.train.models import (
     lora_config,
     model_config,
 )
-from pgenrm.train.process_judge import PATIENCE_S
 from pgenrm.train.record import (
     RunRecord,
     RunStatus,
@@ -39,9 +37,10 @@ from pgenrm.train.record import (
     start_run,
 )
 from pgenrm.train.rewards import CoverageJudge, Criteria, format_error, outcome, process_reward
+from pgenrm.train.rl_recipe import GrpoRecipe, RlRecipe
 from pgenrm.train.rl_rows import prompt_rows
 from pgenrm.train.rows import find_files
-from pgenrm.types import Comparison, Failure, Message, Value
+from pgenrm.types import Comparison, Failure, Message
 
 try:
     import datasets
@@ -53,50 +52,6 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 CriteriaOf = Callable[[Sequence[Comparison]], Criteria]
-
-
-class JudgeSpec(Value):
-    """Who rates how far a chain covers the user's criteria."""
-
-    kind: Literal["model", "world"]
-    """A language model; or, for comparisons of a simulated world, one that knows its users."""
-    model: str | None = None
-    """As `pgenrm judge --model`: `openai:NAME`, a directory or a hub id."""
-    base_url: str | None = None
-    """Of a server for `openai:NAME`."""
-    concurrency: PositiveInt = 64
-    """Calls under way at once, per training process."""
-    patience_s: NonNegativeFloat = PATIENCE_S
-    """How long a server that does not answer is waited for before the run stops."""
-    world: str | None = None
-    """Directory that `pgenrm simulate` wrote."""
-    words: Literal["attributes", "nano"] = "attributes"
-    """Whose criteria the trained model writes, for `kind = "world"`."""
-
-    @model_validator(mode="after")
-    def _says_where(self) -> Self:
-        if getattr(self, self.kind) is None:
-            raise ValueError(f'of kind "{self.kind}" needs {self.kind}')
-        return self
-
-
-class RlRecipe(GrpoRecipe):
-    """Criteria-based Reasoning Enhancement (paper, section 3.2, stage 2)."""
-
-    stage: Literal["rl"] = "rl"
-    alpha: NonNegativeFloat
-    """Weight of the process reward; 0 goes without it, and without a judge."""
-    beta: NonNegativeFloat
-    """Weight of the outcome reward. (The weight of the KL term is `trl.beta`.)"""
-    judge: JudgeSpec | None = None
-
-    @model_validator(mode="after")
-    def _process_has_a_judge(self) -> Self:
-        if (self.alpha > 0) != (self.judge is not None):
-            raise ValueError(
-                "needs a judge exactly where alpha, the weight of its reward, is not 0"
-            )
-        return self
 
 
 def train_rl(
@@ -182,13 +137,17 @@ def load_prompts(
     tokenizer = load_tokenizer(recipe.model)
     check_chat_template(tokenizer, recipe.model.name)
     n_parameters = check_model(recipe.model, tokenizer)
-    windows = [context_window(model_config(recipe.model, tokenizer)), config.vllm_max_model_length]
-    window = min((w for w in windows if w is not None), default=None)
+    bounds = (
+        recipe.max_tokens,
+        context_window(model_config(recipe.model, tokenizer)),
+        config.vllm_max_model_length,
+    )
+    window = min((n for n in bounds if n is not None), default=None)
     assert config.max_completion_length is not None  # TRL's own default is a number
     if window is not None and window <= config.max_completion_length:
         raise InputError(
-            f"trl.max_completion_length is {config.max_completion_length}, but {recipe.model.name} "
-            f"has a context of {window} tokens for prompt and chain together; lower it"
+            f"trl.max_completion_length is {config.max_completion_length}, but prompt and chain "
+            f"together have {window} tokens (max_tokens, or what {recipe.model.name} attends to)"
         )
 
     def count_tokens(messages: Sequence[Message]) -> int:
