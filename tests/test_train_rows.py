@@ -52,6 +52,13 @@ def test_texts_and_tasks_mix_and_a_text_is_learned_whole(tmp_path: Path, tokeniz
     assert loaded.n_tokens == [whole, whole]
 
 
+def test_rows_may_be_tokens_already(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"input_ids": [5, 6, 7, 8], "completion_mask": [0, 0, 1, 0]}]
+    loaded = load(write_rows(tmp_path / "rows.jsonl", rows), tokenizer)
+    assert loaded.columns_to_train == ["input_ids", "completion_mask"]
+    assert (loaded.n_prompt_tokens, loaded.n_tokens) == ([2], [4])
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -59,6 +66,9 @@ def test_texts_and_tasks_mix_and_a_text_is_learned_whole(tmp_path: Path, tokeniz
         ([{"messages": []}], "needs prompt and completion, or text"),
         ([{"prompt": "a", "completion": " "}], "row 1 has an empty completion"),
         ([{"text": " "}], "empty text"),
+        ([{"input_ids": [1, 2], "completion_mask": [0, 0]}], "mask of 2 with 0 ones"),
+        ([{"input_ids": [1, 2], "completion_mask": [1]}], "2 ids and a mask of 1"),
+        ([{"input_ids": [1, 10**6], "completion_mask": [0, 1]}], "ids from 1 to 1000000"),
         ([{"id": "x", "prompt": "a", "completion": None, "text": None}], "row 'x' lacks"),
         (
             [{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}],

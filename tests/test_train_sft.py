@@ -14,6 +14,7 @@ from shutil import copytree, rmtree
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from pgenrm.engines.local import LocalEngine
 from pgenrm.engines.protocol import ChatRequest, Completion, Sampling
@@ -70,6 +71,25 @@ def distance(a: Path, b: Path) -> float:
     one, other = weights(a), weights(b)
     assert one.keys() == other.keys()
     return max(float((one[k] - other[k]).abs().max()) for k in one)
+
+
+def test_encoded_rows_are_learned_like_the_same_rows_as_text(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    texts = [{"prompt": f"a kind reply {i} ", "completion": f"score {i % 3}"} for i in range(8)]
+    encoded = []
+    for row in texts:
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        ids = tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]
+        assert ids[: len(prompt)] == prompt
+        mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
+        encoded.append({"input_ids": ids, "completion_mask": mask})
+    found = {}
+    for name, rows in (("text", texts), ("encoded", encoded)):
+        data = write_rows(tmp_path / f"{name}.jsonl", rows)
+        train_sft(tiny_recipe(tiny, data, "trl.max_steps=3"), tmp_path / name)
+        found[name] = losses(tmp_path / name)
+
+    assert found["encoded"] == found["text"]
 
 
 def status(out: Path) -> tuple[str, str | None]:

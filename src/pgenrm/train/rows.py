@@ -2,6 +2,7 @@
 
 A row is `prompt` and `completion`, as plain texts or as lists of messages; the loss is on the
 completion. Or it is a `text`, all of which is learned: that is a completion with an empty prompt.
+Or it is `input_ids` with a `completion_mask`, for a loss on parts that no prompt can mark off.
 Other columns stay for samples and reports. Deliberately left out: streaming; rows lie in files that
 `datasets` maps into memory.
 """
@@ -26,6 +27,8 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+ENCODED = ("input_ids", "completion_mask")
+"""Columns of rows that are tokens already; the mask is 1 where the loss counts."""
 FOR_TEMPLATE = ("chat_template_kwargs", "tools")
 """Columns that TRL hands to the chat template."""
 
@@ -35,7 +38,7 @@ class Rows:
     """A data set that fits the model."""
 
     dataset: Dataset
-    """Columns `prompt` and `completion`, and whatever else the file has."""
+    """Columns `prompt` and `completion`, or those of `ENCODED`, and whatever else the file has."""
     n_prompt_tokens: list[int]
     """[n_rows], as rendered."""
     n_tokens: list[int]
@@ -47,7 +50,7 @@ class Rows:
     @property
     def columns_to_train(self) -> list[str]:
         """Names of the columns that the trainer needs."""
-        wanted = ("prompt", "completion", *FOR_TEMPLATE)
+        wanted = ("prompt", "completion", *FOR_TEMPLATE, *ENCODED)
         return [name for name in wanted if name in self.dataset.column_names]
 
 
@@ -67,12 +70,18 @@ def load_rows(
         InputError: there are none, one is unreadable or too long, or messages cannot be rendered.
     """
     files = find_files(spec)
-    dataset = as_completions(read_files(files), str(files[0]))
+    dataset = read_files(files)
+    is_encoded = set(ENCODED) <= set(dataset.column_names)
+    if not is_encoded:
+        dataset = as_completions(dataset, str(files[0]))
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, len(dataset))))
-    if is_chat(dataset):
-        check_chat_template(tokenizer, name)
-    n_prompt_tokens, n_tokens = count_tokens(dataset, tokenizer)
+    if is_encoded:
+        n_prompt_tokens, n_tokens = _count_encoded(dataset, len(tokenizer), str(files[0]))
+    else:
+        if is_chat(dataset):
+            check_chat_template(tokenizer, name)
+        n_prompt_tokens, n_tokens = count_tokens(dataset, tokenizer)
     long = [i for i, n in enumerate(n_tokens) if window is not None and n > window]
     if long and spec.too_long == "error":
         worst = max(long, key=n_tokens.__getitem__)
@@ -154,7 +163,7 @@ def as_completions(dataset: Dataset, place: str) -> Dataset:
     if not ({"prompt", "completion"} <= columns or "text" in columns):
         raise InputError(
             f"{place} has the columns {', '.join(sorted(columns))}; a row needs prompt and "
-            "completion, or text"
+            "completion, or text, or input_ids and completion_mask"
         )
     texts = dataset["text"] if "text" in columns else [None] * len(dataset)
     prompts = dataset["prompt"] if "prompt" in columns else [None] * len(dataset)
@@ -198,6 +207,29 @@ def count_tokens(
             "whose roles it takes"
         ) from error
     return list(counts["prompt"]), list(counts["whole"])
+
+
+def _count_encoded(dataset: Dataset, n_words: int, place: str) -> tuple[list[int], list[int]]:
+    """Count as `count_tokens` does; the prompt is what stands before the first counted token.
+
+    Raises:
+        InputError: ids and mask of a row do not fit each other or the vocabulary.
+    """
+    n_prompt_tokens, n_tokens = [], []
+    for i, (ids, mask) in enumerate(zip(*(dataset[name] for name in ENCODED), strict=True)):
+        if len(ids) != len(mask) or 1 not in mask:
+            raise InputError(
+                f"{place}: {row_name(dataset[i], i)} has {len(ids)} ids and a mask of {len(mask)} "
+                f"with {mask.count(1)} ones; both need one length, and something must be learnt"
+            )
+        if not 0 <= min(ids) <= max(ids) < n_words:
+            raise InputError(
+                f"{place}: {row_name(dataset[i], i)} has ids from {min(ids)} to {max(ids)}, the "
+                f"tokenizer has {n_words} tokens; encode the rows with the model's own tokenizer"
+            )
+        n_prompt_tokens.append(mask.index(1))
+        n_tokens.append(len(ids))
+    return n_prompt_tokens, n_tokens
 
 
 def is_chat(dataset: Dataset) -> bool:

@@ -88,6 +88,8 @@ def train_sft(
         held_out = (
             load_rows(recipe.eval, tokenizer, window, recipe.model.name) if recipe.eval else None
         )
+    if "completion_mask" in rows.columns_to_train and config.completion_only_loss is None:
+        config.completion_only_loss = True  # TRL sees this by itself only for texts
     trainer = _Trainer(
         model=load_model(recipe.model, tokenizer, recipe.seed),
         args=config,
