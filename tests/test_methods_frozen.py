@@ -31,11 +31,12 @@ MEASURED = MeasuredEmbedder()
 
 
 def small_gpo(seed: int = 0, n_epochs: int = 25) -> FrozenMethod:
-    size = {"width": 64, "n_layers": 2, "learning_rate": 1e-3, "n_epochs": n_epochs}
+    size = {"width": 64, "n_layers": 2, "learning_rate": 1e-3, "n_users_per_batch": 8}
+    size["n_epochs"] = n_epochs
     return gpo(MEASURED, recipe=load_recipe(GpoRecipe, "gpo").model_copy(update=size), seed=seed)
 
 
-def small_vpl(seed: int = 0, n_epochs: int = 25) -> FrozenMethod:
+def small_vpl(seed: int = 0, n_epochs: int = 40) -> FrozenMethod:
     size = {"width": 64, "learning_rate": 3e-3, "n_epochs": n_epochs}
     return vpl(MEASURED, recipe=load_recipe(VplRecipe, "vpl").model_copy(update=size), seed=seed)
 
@@ -103,12 +104,12 @@ def test_who_was_never_adapted_to_is_judged_as_without_history(
     seen = data.validation[:6]
     before = scores(method, seen)  # training users are not remembered
     method.adapt([c.user.model_copy(update={"history": ()}) for c in seen])
-    assert_allclose(scores(method, seen), before, rtol=1e-5)
+    assert_allclose(scores(method, seen), before, rtol=1e-4, atol=1e-5)
     assert [j.n_history for j in method.score(seen)] == [0] * 6
     method.adapt([c.user for c in seen])
     assert [j.n_history for j in method.score(seen)] == [len(c.user.history) for c in seen]
     method.adapt([c.user.model_copy(update={"history": ()}) for c in seen])
-    assert_allclose(scores(method, seen), before, rtol=1e-5)
+    assert_allclose(scores(method, seen), before, rtol=1e-4, atol=1e-5)
 
 
 @all_methods
@@ -124,7 +125,7 @@ def test_a_judgment_depends_on_its_comparison_and_user_alone(
         for c in some
     ]
     assert_allclose([s[::-1] for s in scores(method, turned)], together, rtol=1e-4, atol=1e-5)
-    for user in data.users:
+    for user in data.users[:2]:  # of these eight
         method.adapt([user])
     alone = [scores(method, [c])[0] for c in some]
     assert_allclose(alone, together, rtol=1e-3, atol=1e-4)
@@ -178,11 +179,11 @@ def test_versions_tell_variants_recipes_and_embedders_apart(name: str) -> None:
 
 def test_sentence_embeddings_serve() -> None:
     data = small_world()
-    train = data.train[:60]
+    train = data.train[:24]
     method = lore(
         SentenceTransformerEmbedder(MINILM, device="cpu"),
         recipe=load_recipe(LoreRecipe, "lore").model_copy(update={"n_steps": 100}),
     )
-    method.fit(train, data.validation[:8])
+    method.fit(train, data.validation[:2])
     method.adapt([c.user for c in train])
     assert accuracy(method, train) > 0.7

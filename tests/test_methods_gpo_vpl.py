@@ -132,14 +132,14 @@ def test_training_keeps_the_best_epoch_and_stops() -> None:
         yield -network.weight.sum()  # the weight grows by one per epoch
 
     def validation_loss() -> float:
-        weights.append(float(network.weight))
+        weights.append(network.weight.item())
         return abs(weights[-1] - 3.0)
 
     with torch.no_grad():
         network.weight.zero_()
     train(network, optimizer, losses, validation_loss, Schedule(9, 2), name="toy")
     assert weights == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert float(network.weight) == 3.0
+    assert network.weight.item() == 3.0
     assert not network.training
 
 
