@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pgenrm.engines.decoding import Sample, write
+from pgenrm.engines.decoding import write
+from pgenrm.engines.drafts import Sample
 from pgenrm.engines.protocol import Sampling
 
 N_SAMPLES = 8

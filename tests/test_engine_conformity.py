@@ -96,12 +96,24 @@ def local(tmp_path: Path) -> Iterator[Subject]:
     yield Subject(engine, hopeless=ChatRequest(messages=(long,), n=2))
 
 
+@contextmanager
+def nano(tmp_path: Path) -> Iterator[Subject]:
+    from pgenrm.engines.nano import NanoEngine
+    from pgenrm.nano.tokenizer import CONTEXT_TOKENS
+    from tests.nano_checkpoint import make_nano_checkpoint
+
+    long = Message(role="user", content="x" * CONTEXT_TOKENS)
+    engine = NanoEngine(make_nano_checkpoint(tmp_path / "nano"), warn=lambda text: None)
+    yield Subject(engine, hopeless=ChatRequest(messages=(long,), n=2))
+
+
 SUBJECTS = [
     scripted,
     cached,
     openai,
     openai_one_at_a_time,
     pytest.param(local, marks=pytest.mark.local),
+    pytest.param(nano, marks=pytest.mark.local),
 ]
 
 

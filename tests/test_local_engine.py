@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgenrm.engines.checkpoint import default_dtype
 from pgenrm.engines.control_tokens import control_tokens, token_breaker
-from pgenrm.engines.decoding import Draft, Sample, draw, write
+from pgenrm.engines.decoding import draw, write
+from pgenrm.engines.drafts import Draft, Sample
 from pgenrm.engines.local import LocalEngine
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Sampling, StructuredOutput
 from pgenrm.errors import EngineError, InputError

@@ -42,7 +42,8 @@ def judge_command(
         str,
         typer.Option(
             help="attributes (no language model), attributes:FILE (a fitted population), "
-            "openai:NAME (any OpenAI-compatible server), or a directory or hub id.",
+            "nano (the bundled judge, for texts of the simulated world), openai:NAME (any "
+            "OpenAI-compatible server), or a directory or hub id.",
             rich_help_panel=MODEL,
         ),
     ] = "attributes",
@@ -115,7 +116,8 @@ def judge_command(
     temperature: Annotated[float, typer.Option(min=0, rich_help_panel=SAMPLING)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0, max=1, rich_help_panel=SAMPLING)] = 1.0,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest chain.", rich_help_panel=SAMPLING)
+        int,
+        typer.Option(min=1, help="Longest chain; at most 640 for nano.", rich_help_panel=SAMPLING),
     ] = 2048,
     seed: Annotated[int, typer.Option(rich_help_panel=SAMPLING)] = 0,
     scores: Annotated[

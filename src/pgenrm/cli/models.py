@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
+
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.attributes.model import AttributeModel
 from pgenrm.engines.cached import CachedEngine
@@ -32,7 +34,10 @@ class ModelOptions(Value):
     cache: Path | None = None
 
 
-LANGUAGE_MODELS = ("openai", "local")
+LANGUAGE_MODELS = ("openai", "local", "nano")
+NANO_CHAIN_TOKENS = 640
+"""Upper bound on chains of the bundled judge: with 6 past choices and 4 responses they have up to
+511 tokens, and their prompts fit into the rest of its window."""
 ONLY_FOR = {
     "base_url": ("openai",),
     "concurrency": ("openai",),
@@ -42,15 +47,16 @@ ONLY_FOR = {
     "structured": ("openai",),
     "adapter": ("local",),
     "device": ("local",),
-    **dict.fromkeys(("template", "cache", "temperature", "top_p", "max_tokens"), LANGUAGE_MODELS),
+    "template": ("openai", "local"),
+    **dict.fromkeys(("cache", "temperature", "top_p", "max_tokens"), LANGUAGE_MODELS),
 }
 """Options that mean something for some kinds of model only."""
 
 
 def kind_of(model: str) -> str:
-    """Return `attributes`, `openai` or `local`."""
+    """Return `attributes`, `openai`, `nano` or `local`."""
     kind = model.partition(":")[0]
-    return kind if kind in {"attributes", "openai"} else "local"
+    return kind if kind in {"attributes", "openai", "nano"} else "local"
 
 
 def check_given(model: str, given: Iterable[str]) -> None:
@@ -63,15 +69,17 @@ def check_given(model: str, given: Iterable[str]) -> None:
         kinds = ONLY_FOR.get(name)
         if kinds and kind_of(model) not in kinds:
             option = "--" + name.removesuffix("_s").replace("_", "-")
-            needed = " or ".join({"openai": "openai:NAME", "local": "PATH"}[k] for k in kinds)
+            names = {"openai": "openai:NAME", "local": "PATH", "nano": "nano"}
+            needed = " or ".join(names[k] for k in kinds)
             raise InputError(f"{option} has no effect on --model {model}; it needs {needed}")
 
 
 def build_evaluator(options: ModelOptions) -> ModelEvaluator:
     """Build the evaluator that the options name.
 
-    `attributes` (or `attributes:FILE` with a fitted population), `openai:NAME` for a server, or
-    anything else as a directory or hub id of a transformers checkpoint.
+    `attributes` (or `attributes:FILE` with a fitted population), `openai:NAME` for a server, `nano`
+    for the bundled judge (`nano:base` before it was taught to judge, `nano:DIR` for a checkpoint of
+    its kind), or anything else as a directory or hub id of a transformers checkpoint.
 
     Raises:
         InputError: options that do not go together.
@@ -79,6 +87,7 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
         EngineError: the model cannot be loaded.
     """
     kind, name = kind_of(options.model), options.model.partition(":")[2]
+    sampling = options.sampling
     if kind == "attributes":
         return AttributeEvaluator(AttributeModel.load(Path(name)) if name else None)
     if kind == "openai":
@@ -95,17 +104,27 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
             context_window=options.context_window,
         )
         template_file = options.template
+    elif kind == "nano":
+        from pgenrm.engines.nano import NanoEngine
+
+        engine, template_file = NanoEngine(name or "final", warn=_note), None
+        max_tokens = min(sampling.max_tokens, NANO_CHAIN_TOKENS)
+        sampling = sampling.model_copy(update={"max_tokens": max_tokens})
     else:
         from pgenrm.engines.local import LocalEngine
 
         if "/" not in options.model and not Path(options.model).is_dir():
             raise InputError(
-                f"--model {options.model}: no such directory; use attributes, openai:NAME, a "
-                "directory, or a hub id such as Qwen/Qwen3-8B"
+                f"--model {options.model}: no such directory; use attributes, openai:NAME, nano, "
+                "a directory, or a hub id such as Qwen/Qwen3-8B"
             )
         local = LocalEngine(options.model, device=options.device, adapter=options.adapter)
         engine, template_file = local, options.template or local.template_file
     if options.cache:
         engine = CachedEngine(engine, options.cache)
     template = Template.load(template_file) if template_file else None
-    return LanguageModelEvaluator(engine, template=template, sampling=options.sampling)
+    return LanguageModelEvaluator(engine, template=template, sampling=sampling)
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)

@@ -7,37 +7,14 @@ and applies whatever the checkpoint's generation config sets.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from pgenrm.engines.drafts import Draft, Sample
 from pgenrm.engines.protocol import Sampling
 from pgenrm.seeding import rng
-from pgenrm.types import FinishReason
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A completion to be written."""
-
-    prompt: int
-    """Number of its prompt."""
-    sampling: Sampling
-    seed: int
-
-
-@dataclass
-class Draft:
-    """A completion as it is being written."""
-
-    token_ids: list[int] = field(default_factory=list)
-    """Including the token that ended it."""
-    logprobs: list[float] = field(default_factory=list)
-    """Of these tokens, natural, before temperature and top_p."""
-    finish_reason: FinishReason | None = None
-    """None while it is being written; OTHER when the model gave logits that are no numbers."""
 
 
 @torch.inference_mode()
@@ -97,7 +74,7 @@ def write(
             uniform=[generators[i].random() for i in active],
         )
         for i, token, logprob in zip(active, tokens, logprobs, strict=True):
-            _extend(drafts[i], token, logprob, samples[i].sampling, eos_ids, meets_stop)
+            drafts[i].extend(token, logprob, samples[i].sampling, eos_ids, meets_stop)
 
         rows = [row for row, i in enumerate(active) if drafts[i].finish_reason is None]
         if not rows:
@@ -160,22 +137,3 @@ def _left_padded(
     ids = [[0] * n + list(prompt) for n, prompt in zip(pads, prompts, strict=True)]
     mask = [[0] * n + [1] * (length - n) for n in pads]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _extend(
-    draft: Draft,
-    token: int,
-    logprob: float,
-    sampling: Sampling,
-    eos_ids: frozenset[int],
-    meets_stop: Callable[[Sequence[int], Sampling], bool],
-) -> None:
-    if math.isnan(logprob):
-        draft.finish_reason = FinishReason.OTHER
-        return
-    draft.token_ids.append(token)
-    draft.logprobs.append(logprob)
-    if token in eos_ids or meets_stop(draft.token_ids, sampling):
-        draft.finish_reason = FinishReason.STOP
-    elif len(draft.token_ids) >= sampling.max_tokens:
-        draft.finish_reason = FinishReason.LENGTH

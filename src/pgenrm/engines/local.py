@@ -11,17 +11,18 @@ from threading import Lock
 from typing import Any
 
 from pgenrm.engines.control_tokens import control_tokens, token_breaker
+from pgenrm.engines.drafts import Draft, Sample, meets_stop, read_draft, too_long
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Sampling, StructuredOutput
 from pgenrm.errors import EngineError, MissingExtraError
 from pgenrm.seeding import derive_seed
-from pgenrm.types import Failure, FailureKind, FinishReason, Message
+from pgenrm.types import Failure, FailureKind, Message
 
 try:
     import torch
     from jinja2 import TemplateError
 
     from pgenrm.engines.checkpoint import load_checkpoint
-    from pgenrm.engines.decoding import Draft, Sample, write
+    from pgenrm.engines.decoding import write
 except ImportError as error:
     raise MissingExtraError("local", "the local engine") from error
 
@@ -161,12 +162,7 @@ class LocalEngine:
             return Failure(kind=FailureKind.REQUEST, reason=self._refusal(error))
         n_tokens = len(ids) + request.sampling.max_tokens
         if self.context_window is not None and n_tokens > self.context_window:
-            return Failure(
-                kind=FailureKind.TOO_LONG,
-                reason=f"{len(ids)} prompt tokens and max_tokens {request.sampling.max_tokens} "
-                f"exceed the context window of {self.context_window} tokens; shorten the prompt "
-                "or lower max_tokens",
-            )
+            return too_long(len(ids), request.sampling.max_tokens, self.context_window)
         return ids
 
     def _refusal(self, error: TemplateError) -> str:
@@ -218,27 +214,13 @@ class LocalEngine:
         return self._write(prompts, batch[:half]) + self._write(prompts, batch[half:])
 
     def _meets_stop(self, token_ids: Sequence[int], sampling: Sampling) -> bool:
-        if not sampling.stop:
-            return False
-        # A token adds a byte at least, but for control tokens and a blank lost at the beginning.
-        n_tokens = max(len(stop.encode()) for stop in sampling.stop) + 4
-        tail = self._tokenizer.decode(token_ids[-n_tokens:], skip_special_tokens=True)
-        return any(stop in tail for stop in sampling.stop)
+        return meets_stop(token_ids, sampling, self._decode)
 
     def _read(self, draft: Draft, sampling: Sampling) -> Completion | Failure:
-        ids, n_tokens = draft.token_ids, len(draft.token_ids)
-        ended = bool(ids) and ids[-1] in self._eos_ids
-        text = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
-        text = text[: min((text.find(s) for s in sampling.stop if s in text), default=None)]
-        if draft.finish_reason is FinishReason.OTHER or not text.strip():
-            reason = "the model ended without a text"
-            if draft.finish_reason is FinishReason.OTHER:
-                reason = f"logits are no numbers after {n_tokens} tokens; try dtype='float32'"
-            return Failure(kind=FailureKind.REQUEST, reason=reason, text=text, n_tokens=n_tokens)
-        logprobs = None
-        if sampling.logprobs:
-            words = [self._tokenizer.decode([token]) for token in ids]
-            logprobs = tuple(zip(words, draft.logprobs, strict=True))
-        return Completion(
-            text=text, finish_reason=draft.finish_reason, n_tokens=n_tokens, logprobs=logprobs
-        )
+        return read_draft(draft, sampling, self._eos_ids, self._decode, self._words)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def _words(self, token_ids: Sequence[int]) -> list[str]:
+        return [self._tokenizer.decode([token]) for token in token_ids]

@@ -1,0 +1,290 @@
+"""A small Llama in numpy: read a prompt once, then write token by token for all its samples.
+
+At this size a step of a general runtime is mostly overhead, and none of them lets samples of one
+prompt share its keys and values: `benchmarks/nano_engines.py` compares. Deliberately left out:
+everything that the bundled judge lacks, such as biases and shared key-value heads.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgenrm.errors import EngineError, MissingExtraError
+
+try:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+except ImportError as error:
+    raise MissingExtraError("nano", "the nano engine") from error
+
+Array = NDArray[np.float32]
+
+ROWS: Final = 32
+"""Rows of every matrix product, filled up where fewer samples are under way: a row's result depends
+on the number of rows (by rounding), and so a sample would on who shares its step."""
+
+_EXPECTED: Final[dict[str, Any]] = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights of a layer, transposed for `rows @ weights`; norms and scales are folded in."""
+
+    query_key_value: Array
+    output: Array
+    gate_up: Array
+    down: Array
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """What a layer keeps of a prompt and of the tokens that its samples wrote since."""
+
+    prompt_keys: Array
+    """[n_heads, head_dim, n_prompt_tokens]."""
+    prompt_values: Array
+    """[n_heads, n_prompt_tokens, head_dim]."""
+    own: Array
+    """[2, n_heads, n_samples, max_tokens, head_dim]; keys, then values."""
+
+
+@dataclass
+class Writing:
+    """Samples of one prompt under way."""
+
+    n_prompt_tokens: int
+    caches: list[_Cache]
+    n_written: int = 0
+    """Tokens whose keys and values are kept, of every sample."""
+    last: list[int] = field(default_factory=list)
+    """[n_samples]; the newest token of each."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all samples but these."""
+        self.last = [self.last[row] for row in rows]
+        self.caches = [
+            _Cache(c.prompt_keys, c.prompt_values, _kept(c.own, rows, self.n_written))
+            for c in self.caches
+        ]
+
+
+class Network:
+    """The weights, and what is computed with them. Its functions may run in several threads.
+
+    Attributes:
+        context_window: tokens of prompt and completion together.
+        eos_ids: tokens that end a completion.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Load `config.json` and `model.safetensors` of a transformers checkpoint.
+
+        Raises:
+            EngineError: a file is missing or damaged, or this is no Llama of the bundled kind.
+        """
+        try:
+            config = json.loads((directory / "config.json").read_text("utf-8"))
+            stored = load_file(directory / "model.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise EngineError(
+                f"cannot load {directory} ({error}); give a directory with config.json and "
+                "model.safetensors, as `python -m pgenrm.nano.pack` writes it"
+            ) from error
+        _check(config, directory)
+        self.context_window = int(config["max_position_embeddings"])
+        end = config["eos_token_id"]
+        self.eos_ids = frozenset(end if isinstance(end, list) else [end])
+        self._n_heads = n_heads = int(config["num_attention_heads"])
+        self._epsilon = np.float32(config["rms_norm_eps"])
+        weights = {name: tensor.astype(np.float32) for name, tensor in stored.items()}
+        if not all(np.isfinite(tensor).all() for tensor in weights.values()):
+            raise EngineError(f"{directory} holds weights that are no numbers; train it again")
+
+        def of(name: str) -> Array:
+            if name not in weights:
+                raise EngineError(f"{directory} lacks the weights {name}; save it again")
+            return weights[name]
+
+        self._embeddings = of("model.embed_tokens.weight")
+        head = self._embeddings if config["tie_word_embeddings"] else of("lm_head.weight")
+        self._head = _transposed(head * of("model.norm.weight"))
+        width = self._embeddings.shape[1]
+        self._head_dim = head_dim = width // n_heads
+        # Halves that are rotated together stand next to each other, so that a pair is a complex
+        # number and its rotation a product. Scores do not change: queries and keys move alike.
+        pairs = np.arange(width).reshape(n_heads, 2, head_dim // 2).swapaxes(1, 2).ravel()
+        scale = np.float32(head_dim**-0.5)
+        self._layers = []
+        for i in range(int(config["num_hidden_layers"])):
+            at = f"model.layers.{i}."
+            query, key, value = (of(f"{at}self_attn.{kind}_proj.weight") for kind in "qkv")
+            gate, up = (of(f"{at}mlp.{kind}_proj.weight") for kind in ("gate", "up"))
+            before_attention = of(f"{at}input_layernorm.weight")
+            before_mlp = of(f"{at}post_attention_layernorm.weight")
+            attended = np.concatenate([query[pairs] * scale, key[pairs], value])
+            self._layers.append(
+                _Layer(
+                    query_key_value=_transposed(attended * before_attention),
+                    output=_transposed(of(f"{at}self_attn.o_proj.weight")),
+                    gate_up=_transposed(np.concatenate([gate, up]) * before_mlp),
+                    down=_transposed(of(f"{at}mlp.down_proj.weight")),
+                )
+            )
+        speeds = float(config["rope_parameters"]["rope_theta"]) ** (
+            -np.arange(0, head_dim, 2) / head_dim
+        )
+        angles = np.arange(self.context_window)[:, None] * speeds
+        self._turns = np.exp(1j * angles).astype(np.complex64)[:, None]
+
+    def read(self, prompt: Sequence[int], n_samples: int, max_tokens: int) -> tuple[Writing, Array]:
+        """Read a prompt.
+
+        Args:
+            prompt: its token ids, one at least.
+            n_samples: that will be written.
+            max_tokens: of each.
+
+        Returns:
+            What `step` goes on from, and the logits of the first token [n_tokens].
+        """
+        n = len(prompt)
+        x = self._embeddings[list(prompt)]
+        future = np.triu(np.full((n, n), -np.inf, np.float32), 1)
+        caches = []
+        for layer in self._layers:
+            query, key, value = (
+                np.ascontiguousarray(part.swapaxes(0, 1))
+                for part in self._projected(x, layer, self._turns[:n])
+            )
+            keys = np.ascontiguousarray(key.swapaxes(1, 2))
+            own = np.empty((2, self._n_heads, n_samples, max_tokens, self._head_dim), np.float32)
+            caches.append(_Cache(keys, value, own))
+            shares = _exponentials(query @ keys + future)
+            seen = (shares @ value) / shares.sum(-1, keepdims=True)
+            x += seen.swapaxes(0, 1).reshape(n, -1) @ layer.output
+            x += self._mlp(x, layer)
+        return Writing(n, caches), (self._normed(x[-1:]) @ self._head)[0]
+
+    def step(self, writings: Sequence[Writing]) -> list[Array]:
+        """Compute the logits of the next token of every sample.
+
+        Args:
+            writings: of `ROWS` samples at most, all together; their newest tokens are read.
+
+        Returns:
+            Per writing its logits [n_samples, n_tokens].
+        """
+        ends = np.cumsum([len(writing.last) for writing in writings])
+        slices = [slice(end - len(w.last), end) for w, end in zip(writings, ends, strict=True)]
+        tokens, positions = np.zeros(ROWS, int), np.zeros(ROWS, int)
+        for writing, rows in zip(writings, slices, strict=True):
+            tokens[rows] = writing.last
+            positions[rows] = writing.n_prompt_tokens + writing.n_written
+        x = self._embeddings[tokens]
+        turns = self._turns[positions]
+        seen = np.zeros((ROWS, self._n_heads, self._head_dim), np.float32)
+        for i, layer in enumerate(self._layers):
+            query, key, value = self._projected(x, layer, turns)
+            for writing, rows in zip(writings, slices, strict=True):
+                seen[rows] = _attend(
+                    writing.caches[i], writing.n_written, query[rows], key[rows], value[rows]
+                )
+            x += seen.reshape(ROWS, -1) @ layer.output
+            x += self._mlp(x, layer)
+        for writing in writings:
+            writing.n_written += 1
+        logits = self._normed(x) @ self._head
+        return [logits[rows] for rows in slices]
+
+    def _projected(
+        self, x: Array, layer: _Layer, turns: NDArray[np.complex64]
+    ) -> tuple[Array, Array, Array]:
+        """Return turned queries, turned keys, and values, each [n, n_heads, head_dim]."""
+        heads = (self._normed(x) @ layer.query_key_value).reshape(len(x), -1, self._head_dim)
+        n = self._n_heads
+        as_pairs = heads.view(np.complex64)
+        as_pairs[:, : 2 * n] *= turns
+        return heads[:, :n], heads[:, n : 2 * n], heads[:, 2 * n :]
+
+    def _mlp(self, x: Array, layer: _Layer) -> Array:
+        gate, up = np.split(self._normed(x) @ layer.gate_up, 2, axis=-1)
+        with np.errstate(over="ignore"):  # a gate far below zero is shut: x / inf
+            up *= gate / (1 + np.exp(-gate))
+        product: Array = up @ layer.down
+        return product
+
+    def _normed(self, x: Array) -> Array:
+        squares = np.einsum("nd,nd->n", x, x) / np.float32(x.shape[1])
+        normed: Array = x * (1 / np.sqrt(squares + self._epsilon))[:, None]
+        return normed
+
+
+def _attend(cache: _Cache, n_written: int, query: Array, key: Array, value: Array) -> Array:
+    """Keep key and value, and mix the values of prompt and own tokens.
+
+    Args:
+        cache: of the layer; written to at `n_written`.
+        n_written: own tokens before this one.
+        query: [n_samples, n_heads, head_dim].
+        key: as the query.
+        value: as the query.
+
+    Returns:
+        [n_samples, n_heads, head_dim].
+    """
+    now = n_written + 1
+    cache.own[0, :, :, n_written] = key.swapaxes(0, 1)
+    cache.own[1, :, :, n_written] = value.swapaxes(0, 1)
+    own_keys, own_values = cache.own[:, :, :, :now]
+    query = query.swapaxes(0, 1)
+    n_prompt = cache.prompt_keys.shape[2]
+    scores = np.empty((*query.shape[:2], n_prompt + now), np.float32)
+    scores[..., :n_prompt] = query @ cache.prompt_keys
+    scores[..., n_prompt:] = (own_keys @ query[..., None])[..., 0]
+    shares = _exponentials(scores)
+    seen = shares[..., :n_prompt] @ cache.prompt_values
+    seen += (shares[..., None, n_prompt:] @ own_values)[..., 0, :]
+    seen /= shares.sum(-1, keepdims=True)
+    return seen.swapaxes(0, 1)
+
+
+def _exponentials(scores: Array) -> Array:
+    """Exponentiate in place, the largest of each row to 1."""
+    scores -= scores.max(-1, keepdims=True)
+    return np.exp(scores, out=scores)
+
+
+def _kept(own: Array, rows: Sequence[int], n_written: int) -> Array:
+    kept = np.empty((*own.shape[:2], len(rows), *own.shape[3:]), np.float32)
+    kept[..., :n_written, :] = own[:, :, list(rows), :n_written]
+    return kept
+
+
+def _transposed(weights: Array) -> Array:
+    return np.ascontiguousarray(weights.T)
+
+
+def _check(config: dict[str, Any], directory: Path) -> None:
+    found = {name: config.get(name) for name in _EXPECTED}
+    found["num_key_value_heads"] = config.get("num_key_value_heads")
+    found["rope_type"] = config.get("rope_parameters", {}).get("rope_type")
+    expected = _EXPECTED | {
+        "num_key_value_heads": config.get("num_attention_heads"),
+        "rope_type": "default",
+    }
+    for name, value in expected.items():
+        if found[name] != value:
+            raise EngineError(
+                f"{directory}: {name} is {found[name]!r}, and the nano engine runs {value!r} only; "
+                "use the local engine, which runs any model"
+            )
