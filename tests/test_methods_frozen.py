@@ -167,9 +167,10 @@ def test_there_must_be_something_to_learn_from_and_to_stop_by() -> None:
         small_lore().fit(data.train[:4], unlabelled)
 
 
-@pytest.mark.parametrize("name", ["gpo", "vpl", "pal", "lore"])
-def test_versions_tell_variants_recipes_and_embedders_apart(name: str) -> None:
-    make: Callable[..., FrozenMethod] = {"gpo": gpo, "vpl": vpl, "pal": pal, "lore": lore}[name]
+@pytest.mark.parametrize("make", [gpo, vpl, pal, lore])
+def test_versions_tell_variants_recipes_and_embedders_apart(
+    make: Callable[..., FrozenMethod],
+) -> None:
     other = MeasuredEmbedder()
     other.name = "other"
     methods = [make(MEASURED), make(MEASURED, variant="published"), make(other)]

@@ -82,10 +82,12 @@ def test_the_reward_model_learns_what_everybody_prefers(
     assert {"adapter_config.json" if name == "reward_model" else "config.json"} <= saved
 
 
+@pytest.mark.slow
 def test_personas_decide_where_users_differ(tiny: Path, tmp_path: Path) -> None:
-    personas = {"u": "warm warm warm", "x": "code code code"}
+    personas: dict[str, str] = {}
     recipe = small(trl={"num_train_epochs": 12}, patience=12)
     model = RewardModel(tiny, tmp_path, recipe=recipe, personas=personas)
+    personas |= {"u": "warm warm warm", "x": "code code code"}  # found later
     users = ["u", "x"]
     model.fit(comparisons("train", 192, users), comparisons("validation", 32, users))
     test = comparisons("test", 40, users)
@@ -134,7 +136,7 @@ def test_old_turns_give_way_and_persona_and_response_do_not(tiny: Path) -> None:
     def read(max_length: int) -> str | None:
         ids = conversation_ids(tokenizer, clean, "Likes tea.", context, "An answer.", max_length)
         assert ids is None or len(ids) <= max_length
-        return None if ids is None else tokenizer.decode(ids)
+        return None if ids is None else str(tokenizer.decode(ids))
 
     whole = read(10_000)
     assert whole is not None

@@ -18,7 +18,7 @@ from pgenrm.history import gather_users
 from pgenrm.methods.embeddings import Candidates, Histories, Space
 from pgenrm.methods.protocol import judgment_of
 from pgenrm.methods.recipe import MethodRecipe, Variant
-from pgenrm.methods.training import preference_loss, seeded
+from pgenrm.methods.training import labelled_choices, preference_loss, seeded
 from pgenrm.types import Comparison, Judgment, User
 
 CODE_VERSION: Final = 1
@@ -106,13 +106,7 @@ class FrozenMethod:
         users = [user for user in gather_users(train) if user.history]
         if not users:
             raise InputError(f"{self.name} has nothing to learn from: no labelled comparison")
-        asked = [
-            (c.user, c.context, (c.responses[c.label], other))
-            for c in validation
-            if c.label is not None
-            for i, other in enumerate(c.responses)
-            if i != c.label
-        ]
+        asked = labelled_choices(validation)
         if not asked:
             raise InputError(
                 f"{self.name} stops early on validation comparisons, but none is labelled; "

@@ -33,7 +33,7 @@ try:
     from trl import RewardConfig, RewardTrainer
 
     from pgenrm.engines.checkpoint import default_device
-    from pgenrm.methods.training import seeded
+    from pgenrm.methods.training import labelled_choices, seeded
     from pgenrm.train.callbacks import GuardCallback
 except ImportError as error:
     raise MissingExtraError("train", "fine-tuning a reward model") from error
@@ -91,7 +91,7 @@ class RewardModel:
         self.version = f"{VERSION}:{self.recipe.digest}:{model}@{revision}"
         self.model = str(model)
         self.folder = Path(folder)
-        self.personas = personas or {}
+        self.personas = {} if personas is None else personas
         self.revision = revision
         self.seed = seed
         self._n_history: dict[str, int] = {}
@@ -109,17 +109,11 @@ class RewardModel:
         """
         self._load()
         pairs = [
-            (user.id, pair.context, pair.chosen, pair.rejected)
+            (user, pair.context, (pair.chosen, pair.rejected))
             for user in gather_users(train)
             for pair in user.history
         ]
-        checks = [
-            (c.user.id, c.context, c.responses[c.label], other)
-            for c in validation
-            if c.label is not None
-            for i, other in enumerate(c.responses)
-            if i != c.label
-        ]
+        checks = labelled_choices(validation)
         rows, checked = self._rows(pairs), self._rows(checks)
         self.n_left_out_ = len(pairs) + len(checks) - len(rows) - len(checked)
         if not rows or not checked:
@@ -163,10 +157,10 @@ class RewardModel:
 
     # ------------------------------------------------------------ texts
 
-    def _rows(self, pairs: Sequence[tuple[str, Context, str, str]]) -> Dataset:
+    def _rows(self, pairs: Sequence[tuple[User, Context, tuple[str, str]]]) -> Dataset:
         columns: dict[str, list[list[int]]] = {"chosen_ids": [], "rejected_ids": []}
-        for user_id, context, *responses in pairs:
-            persona = self.personas.get(user_id)
+        for user, context, responses in pairs:
+            persona = self.personas.get(user.id)
             encoded = [self._encode(persona, context, response) for response in responses]
             if None not in encoded:
                 for column, ids in zip(columns.values(), encoded, strict=True):

@@ -6,7 +6,7 @@ afterwards; which users form a batch comes from `pgenrm.seeding`.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from pgenrm.errors import TrainingError
 from pgenrm.seeding import derive_seed
+from pgenrm.types import Comparison, Context, User
 
 
 @contextmanager
@@ -30,6 +31,19 @@ def seeded(*parts: object) -> Iterator[None]:
 def batches(n: int, size: int, generator: np.random.Generator) -> Iterator[Tensor]:
     """Yield the numbers below n in random order, `size` at a time."""
     yield from torch.split(torch.from_numpy(generator.permutation(n)), size)
+
+
+def labelled_choices(
+    comparisons: Iterable[Comparison],
+) -> list[tuple[User, Context, tuple[str, str]]]:
+    """Return (user, context, (preferred, other)) for what the labels state, histories apart."""
+    return [
+        (c.user, c.context, (c.responses[c.label], other))
+        for c in comparisons
+        if c.label is not None
+        for i, other in enumerate(c.responses)
+        if i != c.label
+    ]
 
 
 def preference_loss(rewards: Tensor) -> Tensor:
