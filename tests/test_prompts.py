@@ -245,6 +245,6 @@ def test_a_broken_template_says_what_is_wrong(source: str, said: str) -> None:
 
 def test_a_missing_template_names_the_built_in_ones() -> None:
     with pytest.raises(
-        TemplateError, match=r"nowhere.jinja.*chain_history, chain_signals, criteria"
+        TemplateError, match=r"nowhere.jinja.*chain_history, chain_signals, coverage, criteria"
     ):
         Template.load("nowhere.jinja")

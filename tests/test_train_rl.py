@@ -379,7 +379,12 @@ def test_a_tiny_model_learns_to_prefer_what_was_chosen(
     assert np.mean(rewards[:5]) < 0.3
     assert np.mean(rewards[-5:]) > 0.75  # chains that do not look at the prompt earn half
     assert record.facts["n_rows"] == 32
-    for name in ("chart.svg", "prompts.parquet", "model/model.safetensors"):
+    for name in (
+        "chart.svg",
+        "prompts.parquet",
+        "model/model.safetensors",
+        "model/pgenrm_prompt.jinja",
+    ):
         assert (tmp_path / "run" / name).exists()
     samples = read_rows(tmp_path / "run" / SAMPLES_FILE)
     assert [sample["step"] for sample in samples] == [0, 0, 30, 30]

@@ -27,7 +27,9 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ ' <|role|>' }}{% endif %}"""
 
 
-def chain(first: float, second: float, criterion: str = "Short and to the point") -> EvaluationChain:
+def chain(
+    first: float, second: float, criterion: str = "Short and to the point"
+) -> EvaluationChain:
     return EvaluationChain(
         preferences="Wants what is good.",
         criteria=(Criterion(name=criterion, weight=100),),

@@ -100,7 +100,7 @@ def train_curriculum(
     probe = _Probe(trainer, prompts.dataset, log, recipe)
     trainer.observers.append(probe.see)
     trainer.add_callback(probe)
-    return run(trainer, out)
+    return run(trainer, recipe, out)
 
 
 class _Mix:

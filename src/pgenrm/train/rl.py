@@ -5,6 +5,7 @@ R = alpha * process + beta * outcome, and a small loss for a chain that cannot b
 the stage from end to end; `grpo` says what is added to TRL's trainer, `rewards` what is rewarded.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +31,7 @@ from pgenrm.train.models import (
     model_config,
 )
 from pgenrm.train.record import (
+    MODEL_DIR,
     RunRecord,
     RunStatus,
     fingerprint_files,
@@ -47,6 +49,7 @@ try:
     from transformers import PreTrainedTokenizerBase, PrinterCallback
     from trl import GRPOConfig
 
+    from pgenrm.engines.checkpoint import TEMPLATE_FILE
     from pgenrm.train.callbacks import GuardCallback, MetricsCallback, ProgressCallback
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
@@ -102,7 +105,7 @@ def train_rl(
         resume=resume,
         console=console,
     )
-    return run(trainer, out)
+    return run(trainer, recipe, out)
 
 
 # ---------------------------------------------------------------- shared with the curriculum
@@ -237,9 +240,11 @@ def start_trainer(
     return trainer
 
 
-def run(trainer: ChainTrainer, out: Path) -> RunRecord:
-    """Train to the end."""
+def run(trainer: ChainTrainer, recipe: GrpoRecipe, out: Path) -> RunRecord:
+    """Train to the end. A prompt of the user's own stays with the weights, for the local engine."""
     run_to_end(trainer, out)
+    if trainer.is_world_process_zero() and Path(recipe.template).is_file():
+        shutil.copyfile(recipe.template, out / MODEL_DIR / TEMPLATE_FILE)
     record = read_record(out)
     assert record is not None  # written before the first step
     return record
