@@ -15,15 +15,20 @@ Rank 1 is a linear Bradley-Terry model for everybody.
 import math
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor, nn
-
-from pgenrm.methods.embeddings import Candidates, Histories, Space
-from pgenrm.methods.frozen import FrozenMethod, Validation
+from pgenrm.errors import MissingExtraError
 from pgenrm.methods.recipe import MethodRecipe, Variant, load_recipe
-from pgenrm.methods.training import Schedule, train
-from pgenrm.methods.user_weights import fit_user_weights
 from pgenrm.prototypes.embedder import Embedder
+
+try:
+    import torch
+    from torch import Tensor, nn
+
+    from pgenrm.methods.embeddings import Candidates, Histories, Space
+    from pgenrm.methods.frozen import FrozenMethod, Validation
+    from pgenrm.methods.training import Schedule, train
+    from pgenrm.methods.user_weights import fit_user_weights
+except ImportError as error:
+    raise MissingExtraError("prototypes", "LoRe on embeddings") from error
 
 
 class LoreRecipe(MethodRecipe):

@@ -17,18 +17,22 @@ an untrained layer anew at every call, which leaves nothing to reproduce.
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
-
-from pgenrm.errors import InputError
-from pgenrm.methods.embeddings import Candidates, Histories, Space, View
-from pgenrm.methods.frozen import FrozenMethod, Validation
+from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.methods.recipe import MethodRecipe, Variant, load_recipe
-from pgenrm.methods.training import Schedule, batches, preference_loss, train
-from pgenrm.methods.user_weights import fit_user_weights
 from pgenrm.prototypes.embedder import Embedder
 from pgenrm.seeding import rng
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import normalize
+
+    from pgenrm.methods.embeddings import Candidates, Histories, Space, View
+    from pgenrm.methods.frozen import FrozenMethod, Validation
+    from pgenrm.methods.training import Schedule, batches, preference_loss, train
+    from pgenrm.methods.user_weights import fit_user_weights
+except ImportError as error:
+    raise MissingExtraError("prototypes", "PAL on embeddings") from error
 
 Form = Literal["a", "b"]
 MIN_SQUARE: Final = 1e-6

@@ -16,16 +16,22 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from pgenrm.methods.embeddings import Candidates, Histories, Space, View
-from pgenrm.methods.frozen import FrozenMethod, Validation
+from pgenrm.errors import MissingExtraError
 from pgenrm.methods.recipe import MethodRecipe, Variant, load_recipe
-from pgenrm.methods.training import Schedule, batches, preference_loss, train
 from pgenrm.prototypes.embedder import Embedder
 from pgenrm.seeding import rng
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import normalize, scaled_dot_product_attention
+
+    from pgenrm.methods.embeddings import Candidates, Histories, Space, View
+    from pgenrm.methods.frozen import FrozenMethod, Validation
+    from pgenrm.methods.training import Schedule, batches, preference_loss, train
+except ImportError as error:
+    raise MissingExtraError("prototypes", "VPL on embeddings") from error
 
 
 class VplRecipe(MethodRecipe):
