@@ -183,6 +183,8 @@ def _ratings_follow(
 
 def _totals_follow(chain: EvaluationChain) -> bool:
     """Whether the running shares and the totals follow from ratings and weights."""
+    if len(chain.ratings) != len(chain.stated_scores):
+        return False
     for row, stated in zip(chain.ratings, chain.stated_scores, strict=True):
         met = 0
         for criterion, rating in zip(chain.criteria, row, strict=True):
@@ -193,4 +195,4 @@ def _totals_follow(chain: EvaluationChain) -> bool:
                 return False
         if stated != steps.total_of(met):
             return False
-    return bool(chain.ratings)
+    return True

@@ -1,0 +1,127 @@
+"""Make the bundled judge from a seed: `python -m pgenrm.train.bundled` (`make train-nano`).
+
+Tokenizer, exercises, base, chains, SFT, CRE, curriculum: each stage stands in a directory of its
+own, is left alone once it is finished, and goes on where it was killed. The recipes are those of
+`pgenrm train recipes`; the sizes stand here.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from pgenrm.nano.tokenizer import build
+from pgenrm.train.bundled_rows import (
+    CURRICULUM_PART,
+    RL_PART,
+    write_practice,
+    write_sec,
+    write_world,
+)
+from pgenrm.train.coverage import MEANINGS, WorldCoverage
+from pgenrm.train.curriculum import train_curriculum
+from pgenrm.train.recipe import SftRecipe, load_recipe
+from pgenrm.train.rl import train_rl
+from pgenrm.train.rl_recipe import CurriculumRecipe, RlRecipe
+from pgenrm.train.sft import train_sft
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much the judge gets to see, and what a run in minutes changes in the recipes."""
+
+    n_exercises: int
+    n_comparisons: int
+    """With chains to learn from."""
+    n_users: int
+    """Of each world of the stages of reinforcement; three in four give twelve comparisons."""
+    overrides: dict[str, tuple[str, ...]]
+    """By stage."""
+
+
+FULL: Final = Sizes(n_exercises=200_000, n_comparisons=80_000, n_users=1_200, overrides={})
+_SMALL: Final = ("trl.save_steps=10", "trl.logging_steps=5")
+SMOKE: Final = Sizes(
+    n_exercises=1_000,
+    n_comparisons=300,
+    n_users=12,
+    overrides={
+        "base": (*_SMALL, "trl.max_steps=20"),
+        "sft": (*_SMALL, "trl.max_steps=20"),
+        "rl": ("trl.max_steps=4", "trl.save_steps=2"),
+        "curriculum": ("trl.max_steps=4", "trl.save_steps=2", "hardness.every=2"),
+    },
+)
+
+
+def make(out: Path, sizes: Sizes, seed: int, console: Console) -> Path:
+    """Make the judge and return the directory of its weights.
+
+    Args:
+        out: where the stages go.
+        sizes: how much of everything.
+        seed: of everything.
+        console: where progress is shown.
+
+    Raises:
+        TrainingError: a stage had to stop; the same call goes on with it.
+    """
+    tokenizer = out / "tokenizer"
+    if not tokenizer.exists():
+        build().save_pretrained(tokenizer)
+    console.rule("exercises")
+    write_practice(out / "exercises", sizes.n_exercises, seed, os.cpu_count() or 1)
+    console.rule("base")
+    common = (f"seed={seed}", f"model.tokenizer={tokenizer}")
+
+    def overrides(stage: str, data: Path, *more: str) -> list[str]:
+        return [*common, f"data.path={data}", *more, *sizes.overrides.get(stage, ())]
+
+    base = load_recipe("nano/base", SftRecipe, overrides("base", out / "exercises"))
+    train_sft(base, out / "base", resume=True, console=console)
+    console.rule("chains")
+    write_sec(out / "chains", sizes.n_comparisons, seed)
+    console.rule("SFT")
+    chains = overrides("sft", out / "chains" / "train.parquet", f"model.path={out / 'base/model'}")
+    train_sft(load_recipe("nano/sft", SftRecipe, chains), out / "sft", resume=True, console=console)
+    console.rule("CRE")
+    world = write_world(out / "worlds" / "rl", sizes.n_users, seed, RL_PART)
+    rl = overrides(
+        "rl", world / "train.jsonl", f"model.path={out / 'sft/model'}", f"judge.world={world}"
+    )
+    train_rl(
+        load_recipe("nano/rl", RlRecipe, rl),
+        out / "rl",
+        judge=WorldCoverage.load(world, MEANINGS["nano"]),
+        resume=True,
+        console=console,
+    )
+    console.rule("curriculum")
+    world = write_world(out / "worlds" / "curriculum", sizes.n_users, seed, CURRICULUM_PART)
+    hard = overrides("curriculum", world / "train.jsonl", f"model.path={out / 'rl/model'}")
+    train_curriculum(
+        load_recipe("nano/curriculum", CurriculumRecipe, hard),
+        out / "curriculum",
+        resume=True,
+        console=console,
+    )
+    return out / "curriculum" / "model"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/nano"), help="where stages go")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="minutes, for tests: learns little")
+    options = parser.parse_args()
+    console = Console()
+    weights = make(options.out, SMOKE if options.smoke else FULL, options.seed, console)
+    console.print(f"{weights}; put it into the package with: python -m pgenrm.nano.pack")
+
+
+if __name__ == "__main__":
+    main()
