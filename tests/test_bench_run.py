@@ -136,6 +136,43 @@ def test_what_is_never_answered_is_asked_twice_and_then_named(tmp_path: Path) ->
     assert sorted(judged(tmp_path)) == sorted(i.comparison.id for i in read_items(tmp_path))
 
 
+class Stuttering(WithChains):
+    """Loses one chain of some comparisons, the first time that it is asked."""
+
+    def __init__(self, name: str, n_faults: int) -> None:
+        super().__init__(name, 2)
+        self.n_faults = n_faults
+
+    def score(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
+        return [self._cut(j) if int(j.id[-1]) == 2 else j for j in super().score(comparisons)]
+
+    def _cut(self, judgment: Judgment) -> Judgment:
+        if not self.n_faults:
+            return judgment
+        self.n_faults -= 1
+        lost = unanswered(comparison("u0", 0), "x").failures
+        return judgment.model_copy(update={"chains": judgment.chains[:1], "failures": lost})
+
+
+def test_an_answer_in_part_does_not_stand_for_the_whole_while_asking_again_may_help(
+    tmp_path: Path,
+) -> None:
+    n_faults = 24  # the third comparison of every user, once
+    run(tmp_path, Stuttering("chains", n_faults))
+    run(tmp_path / "whole", WithChains("chains", 2))
+    assert sorted_records(tmp_path) == sorted_records(tmp_path / "whole")
+
+
+def test_an_answer_in_part_is_kept_with_its_failure_when_asking_again_does_not_help(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, Stuttering("chains", 10**6))
+    lines = records_path(tmp_path, Task("chains", 0)).read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == len(read_items(tmp_path))
+    assert sum(bool(row["failures"]) for row in rows) == 24
+
+
 def test_how_long_things_took_is_kept_apart(tmp_path: Path) -> None:
     run(tmp_path, Chance("chance"))
     with times_path(tmp_path, TASK).open("a") as file:

@@ -1,15 +1,17 @@
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from pgenrm.bench.statistics import Estimate
+from pgenrm.bench.metrics import evaluate
 from pgenrm.cli import app, main
-from pgenrm.cli.bench import points
+from pgenrm.data.lampqa import CANDIDATES
 from tests.bench_cases import dataset
+from tests.server import Body, Reply, Script, refuses, says, serve
 
 runner = CliRunner()
 
@@ -82,5 +84,93 @@ def test_help_names_both_ways_to_call_it() -> None:
     assert "sim|prism|arena|lampqa|PATH" in text.replace("\n", "")
 
 
-def test_a_difference_without_interval_is_written_without() -> None:
-    assert points(Estimate(value=0.05, interval=None)) == "+5.0"
+HUB = Path(__file__).parent / "fixtures" / "hub"
+
+
+def test_policies_are_graded_and_ranked(tmp_path: Path) -> None:
+    """The whole way of LaMP-QA: answers -> a judge behind HTTP -> bench -> report."""
+    pytest.importorskip("datasets")
+    folder = tmp_path / "hub"
+    shutil.copytree(HUB / "LaMP-QA", folder / "LaMP-QA")
+    rows = [json.loads(line) for line in (HUB / CANDIDATES).read_text().splitlines()]
+    (folder / CANDIDATES).write_text(
+        "".join(json.dumps({**row, "scores": {}}) + "\n" for row in rows)
+    )
+    out = tmp_path / "bench"
+    arguments = [
+        "bench",
+        "lampqa",
+        "--folder",
+        str(folder),
+        "--methods",
+        "longest",
+        "--out",
+        str(out),
+    ]
+    ungraded = runner.invoke(app, arguments)
+    assert "has no score by any judge" in str(ungraded.exception)
+
+    def grades(body: Body, _: int) -> Reply:
+        text = body["messages"][-1]["content"]
+        aspects = text.split("<aspects>")[1].split("</aspects>")[0]
+        n_aspects = sum(line[:1].isdigit() for line in aspects.splitlines())
+        answer = text.split("<answer>")[1]
+        return says("\n".join(f"{i}: {len(answer) % 3}" for i in range(1, n_aspects + 1)))
+
+    with serve(grades) as server:
+        graded = runner.invoke(
+            app,
+            [
+                *("bench", "grade", str(folder), "--model", "openai:judge"),
+                *("--base-url", server.base_url, "--out", str(folder / CANDIDATES)),
+            ],
+        )
+    assert graded.exit_code == 0, graded.output
+    assert f"graded {len(rows)} of {len(rows)} answers" in graded.output
+    ranked = runner.invoke(app, [*arguments, "--processes", "1"])
+    assert ranked.exit_code == 0, (ranked.output, ranked.exception)
+    (row,) = evaluate(out).rankings
+    assert len(row.by_domain) == 3
+    assert row.n_unscored == 0
+    assert runner.invoke(app, ["report", str(out)]).exit_code == 0
+    assert "Ranking policies" in (out / "report.html").read_text()
+    assert "P-GenRM-8B, Ind-8, Pro-4" in (out / "results.md").read_text()
+
+
+def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def judge(body: Body, n_earlier: int) -> Reply:
+        first = body["messages"][-1]["content"].find("Short.")
+        second = body["messages"][-1]["content"].find("A longer")
+        scores = (8, 2) if first < second else (2, 8)
+        return says(json.dumps({"response_1": scores[0], "response_2": scores[1]}))
+
+    def bench(script: Script, out: Path) -> int:
+        with serve(script) as server:
+            arguments = [
+                *("pgenrm", "bench", str(data), "--methods", "judge-default", "--out", str(out)),
+                *("--model", "openai:m", "--base-url", server.base_url),
+                *("--max-retries", "0", "--processes", "1"),
+            ]
+            monkeypatch.setattr(sys, "argv", arguments)
+            try:
+                main()
+            except SystemExit as stopped:
+                return int(stopped.code or 0)
+        return 0
+
+    out = tmp_path / "bench"
+    records = out / "records" / "judge-default.seed0.jsonl"
+    dies_at = 70  # of 96 requests: 48 comparisons in two orders
+    assert bench(lambda b, n: judge(b, n) if n < dies_at else refuses(500, "out"), out) == 1
+    said = capsys.readouterr().err
+    assert "judge-default.seed0" in said
+    assert "the same command goes on from there" in said.replace("\n", " ")
+    kept = records.read_bytes()
+    assert 0 < kept.count(b"\n") < 48
+    assert bench(judge, out) == 0
+    assert bench(judge, tmp_path / "whole") == 0
+    whole = tmp_path / "whole" / "records" / "judge-default.seed0.jsonl"
+    assert records.read_bytes().startswith(kept)
+    assert sorted(records.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())

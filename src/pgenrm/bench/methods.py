@@ -69,7 +69,7 @@ class _Parts:
 
     @property
     def embedder(self) -> Embedder:
-        return _embedder(self.options.embedder, self.options.vectors)
+        return embedder_of(self.options)
 
     @property
     def world(self) -> World:
@@ -87,6 +87,11 @@ def _evaluator(build: Callable[[Any], Evaluator], model: Hashable) -> Evaluator:
     return build(model)
 
 
+def embedder_of(options: MethodOptions) -> Embedder:
+    """Return the embedder, one for all methods of a process."""
+    return _embedder(options.embedder, options.vectors)
+
+
 @cache
 def _embedder(model: str, vectors: Path) -> Embedder:
     return SentenceTransformerEmbedder(model, cache=vectors)
@@ -98,6 +103,8 @@ class _Maker(NamedTuple):
     needs_reward_base: bool = False
     needs_training: bool = False
     needs_truth: bool = False
+    is_frozen: bool = False
+    """Whether it learns on frozen embeddings of texts."""
 
 
 def _judge(name: str, parts: _Parts) -> Method:
@@ -165,6 +172,10 @@ def _variant(name: str) -> str:
     return "published" if name.endswith("-published") else "corrected"
 
 
+def _frozen(make: Callable[[str, _Parts], Method]) -> _Maker:
+    return _Maker(make, needs_training=True, is_frozen=True)
+
+
 MAKERS: Final[dict[str, _Maker]] = {
     **dict.fromkeys(ROWS, _Maker(_judge, needs_engine=True)),
     "synthesize-me": _Maker(_synthesize_me, needs_engine=True),
@@ -172,10 +183,10 @@ MAKERS: Final[dict[str, _Maker]] = {
     "reward-model-personas": _Maker(
         _reward_model, needs_engine=True, needs_training=True, needs_reward_base=True
     ),
-    **dict.fromkeys(("gpo", "gpo-published"), _Maker(_gpo, needs_training=True)),
-    **dict.fromkeys(("vpl", "vpl-published"), _Maker(_vpl, needs_training=True)),
-    **dict.fromkeys(("pal-a", "pal-b", "pal-a-published"), _Maker(_pal, needs_training=True)),
-    **dict.fromkeys(("lore", "lore-published"), _Maker(_lore, needs_training=True)),
+    **dict.fromkeys(("gpo", "gpo-published"), _frozen(_gpo)),
+    **dict.fromkeys(("vpl", "vpl-published"), _frozen(_vpl)),
+    **dict.fromkeys(("pal-a", "pal-b", "pal-a-published"), _frozen(_pal)),
+    **dict.fromkeys(("lore", "lore-published"), _frozen(_lore)),
     **{name: _Maker(_pgenrm, needs_training=s.n > 0) for name, s in VARIANTS.items()},
     ATTRIBUTES: _Maker(_attributes),
     **dict.fromkeys(RULES, _Maker(lambda name, parts: Fixed(name, seed=parts.seed))),

@@ -244,20 +244,23 @@ def with_shared_histories(
 
 
 def _with_answers(items: Iterable[Item], source: DataSource) -> list[Item]:
-    """Add who wrote the responses.
+    """Add who wrote the responses, and how good they are.
 
     Raises:
-        InputError: an answer has no score.
+        InputError: the answers were not all graded by the same judges.
     """
     lampqa = load_lampqa(source.folder, source.revision, limit=source.limit, seed=source.seed)
     by_id = {item.comparison.id: item for item in lampqa.items}
+    judges = {judge for item in lampqa.items for scores in item.scores for judge in scores}
     found = []
     for item in items:
         of = by_id[item.comparison.id]
         for model, scores in zip(of.models, of.scores, strict=True):
-            if not scores:
+            if not scores or set(scores) != judges:
+                lacking = ", ".join(sorted(judges - set(scores))) or "any judge"
                 raise InputError(
-                    f"the answer of {model} to {item.comparison.id} has no score against the rubric"
+                    f"the answer of {model} to {item.comparison.id} has no score by {lacking}; "
+                    "grade the answers with: pgenrm bench grade"
                 )
         answers = Answers(
             domain=of.domain,

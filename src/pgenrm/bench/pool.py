@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -25,6 +26,8 @@ LOOK_EVERY_S: Final = 0.5
 
 Make = Callable[[Task, Dataset], Method]
 """Builds the method of a task. Sent to the workers, so a module-level function or a partial."""
+Prepare = Callable[[Dataset, Sequence[Comparison]], None]
+"""Called once with the data before any task starts. Sent to a worker, too."""
 Watch = Callable[[Task, int, bool], None]
 """Told a task, how many of its comparisons have records, and whether it has ended."""
 
@@ -37,6 +40,7 @@ def run_tasks(
     *,
     n_processes: int = 1,
     accept_unanswered: bool = False,
+    prepare: Prepare | None = None,
     watch: Watch | None = None,
 ) -> dict[Task, str]:
     """Run tasks over the bench that `open_plan` wrote to `out`.
@@ -50,18 +54,18 @@ def run_tasks(
         out: directory of the bench.
         n_processes: tasks under way at once. With more than one, each computes on one core.
         accept_unanswered: as in `run_method`.
+        prepare: does what all tasks need. Where it fails, the tasks say why when they need it.
         watch: called about twice a second for every task that got further.
 
     Returns:
         Why, for every task that failed.
     """
     failed: dict[Task, str] = {}
-    executor = ProcessPoolExecutor(
-        max(1, min(n_processes, len(tasks))),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(n_processes > 1,),
-    )
+    if prepare:
+        with _workers(1, on_one_core=False) as executor:
+            executor.submit(_prepare, prepare, source, out).result()
+    n_workers = max(1, min(n_processes, len(tasks)))
+    executor = _workers(n_workers, on_one_core=n_processes > 1)
     try:
         futures: dict[Future[str | None], Task] = {
             executor.submit(_work, task, make, source, out, accept_unanswered): task
@@ -79,6 +83,15 @@ def run_tasks(
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     return failed
+
+
+def _workers(n: int, *, on_one_core: bool) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        n,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(on_one_core,),
+    )
 
 
 class _Counter:
@@ -133,6 +146,11 @@ def _work(
     except (PgenrmError, OSError) as error:
         return str(error)
     return None
+
+
+def _prepare(prepare: Prepare, source: DataSource, out: Path) -> None:
+    with suppress(PgenrmError):
+        prepare(*_materials(source, out))
 
 
 @cache

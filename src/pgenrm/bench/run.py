@@ -79,7 +79,7 @@ def run_method(
 
     A trained method is fitted and adapted again when a run goes on, and gets whole batches, so that
     what it computes does not depend on where it was stopped; of an untrained one nothing is asked
-    twice. What the engine gives no answer to is asked once more at the end.
+    twice. What the engine did not answer, in whole or in part, is asked once more at the end.
 
     Args:
         method: of this task; not fitted yet.
@@ -88,7 +88,7 @@ def run_method(
         comparisons: to judge, labelled where labels are known.
         out: directory of the bench.
         batch_size: comparisons handed over at once.
-        accept_unanswered: keep what got no answer, as unscored.
+        accept_unanswered: keep what got no answer even then, as unscored.
 
     Raises:
         EngineError: the engine answers no more; what was judged before is kept.
@@ -116,12 +116,15 @@ def run_method(
         for batch in batched(comparisons, batch_size):
             if n_left := sum(c.id in left for c in batch):
                 under_way.adapt(batch)
-                lost_here = under_way.judge(batch)
-                lost += lost_here
-                if len(lost_here) == n_left and not accept_unanswered:
+                incomplete = under_way.judge(batch)
+                lost += [comparison for comparison, _ in incomplete]
+                n_unanswered = sum(is_unanswered(judgment) for _, judgment in incomplete)
+                if n_unanswered == n_left and not accept_unanswered:
                     raise EngineError(f"{task}: the engine answers no more: {under_way.reason}")
-        for batch in list(batched(lost, batch_size)):
-            under_way.judge(batch, keep_unanswered=accept_unanswered)
+        for batch in batched(lost, batch_size):
+            incomplete = under_way.judge(batch)
+            if accept_unanswered or not any(is_unanswered(judgment) for _, judgment in incomplete):
+                under_way.keep(incomplete)
         if left:
             raise EngineError(
                 f"{task}: {len(left)} comparisons got no answer: {under_way.reason}; run the same "
@@ -155,24 +158,25 @@ class _UnderWay:
             with self._timed("adapt", len(users)):
                 self.method.adapt(list(users.values()))
 
-    def judge(
-        self, batch: Sequence[Comparison], *, keep_unanswered: bool = False
-    ) -> list[Comparison]:
-        """Judge a batch and keep what is left of it; return what the engine gave no answer to."""
+    def judge(self, batch: Sequence[Comparison]) -> list[tuple[Comparison, Judgment]]:
+        """Judge a batch and keep what is left of it; return what the engine did not fully answer.
+
+        That is not kept: part of an answer would stand for the whole of it.
+        """
         with self._timed("score", len(batch)):
             judgments = self.method.score([c.model_copy(update={"label": None}) for c in batch])
-        lost = []
-        for comparison, judgment in zip(batch, judgments, strict=True):
-            if comparison.id not in self.left:
-                continue
-            if is_unanswered(judgment):
-                self.reason = judgment.failures[-1].failure.reason
-                if not keep_unanswered:
-                    lost.append(comparison)
-                    continue
+        pairs = [p for p in zip(batch, judgments, strict=True) if p[0].id in self.left]
+        self.keep(pair for pair in pairs if not _lost_requests(pair[1]))
+        incomplete = [pair for pair in pairs if _lost_requests(pair[1])]
+        for _, judgment in incomplete:
+            self.reason = _lost_requests(judgment)[-1]
+        return incomplete
+
+    def keep(self, pairs: Iterable[tuple[Comparison, Judgment]]) -> None:
+        """Store judgments, with the labels of what they are of."""
+        for comparison, judgment in pairs:
             self.run.add(_labelled(judgment, comparison))
             self.left.discard(comparison.id)
-        return lost
 
     @contextmanager
     def _timed(self, stage: str, n: int) -> Iterator[None]:
@@ -194,10 +198,19 @@ def _labelled(judgment: Judgment, comparison: Comparison) -> Judgment:
     )
 
 
+def _lost_requests(judgment: Judgment) -> list[str]:
+    """Return why requests for it got no completion; asking again may help."""
+    return [
+        failed.failure.reason
+        for failed in judgment.failures
+        if failed.failure.kind is FailureKind.REQUEST
+    ]
+
+
 def is_unanswered(judgment: Judgment) -> bool:
-    """Whether the engine gave nothing at all for it, so that asking again may help."""
-    kinds = {failed.failure.kind for failed in judgment.failures}
-    return kinds == {FailureKind.REQUEST} and not any(s is not None for s in judgment.scores)
+    """Whether the engine gave nothing at all for it."""
+    n_lost = len(_lost_requests(judgment))
+    return bool(n_lost) and n_lost == len(judgment.failures) and not judgment.chains
 
 
 def read_times(path: Path) -> Iterator[Timing]:

@@ -11,19 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from pgenrm.bench.compare import compare
+from pgenrm.bench.ahead import embed_ahead
 from pgenrm.bench.methods import MethodOptions, check_names, make_method, possible, tasks_of
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
 from pgenrm.bench.pool import run_tasks
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.run import Task
-from pgenrm.bench.statistics import Estimate
+from pgenrm.cli.bench_compare import compare_command
+from pgenrm.cli.bench_grade import grade_command
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_of
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
 from pgenrm.errors import EngineError
 from pgenrm.prototypes.embedder import MINILM
+from pgenrm.report.tables import points
 from pgenrm.types import Outcome
 
 RUN: Final = "run"
@@ -249,6 +251,7 @@ def _run(
                 out,
                 n_processes=n_processes,
                 accept_unanswered=accept_unanswered,
+                prepare=partial(embed_ahead, options, [task.method for task in tasks]),
                 watch=watch,
             )
     except KeyboardInterrupt:
@@ -281,39 +284,5 @@ def show_bench(console: Console, result: BenchResult) -> None:
         console.print(f"best baseline: {result.best_baseline}", markup=False, highlight=False)
 
 
-def points(by: Estimate) -> str:
-    """Write a difference of shares in points.
-
-    >>> points(Estimate(value=0.05, interval=(-0.01, 0.11)))
-    '+5.0 [-1.0, +11.0]'
-    """
-    if by.interval is None:
-        return f"{100 * by.value:+.1f}"
-    return f"{100 * by.value:+.1f} [{100 * by.interval[0]:+.1f}, {100 * by.interval[1]:+.1f}]"
-
-
-@bench_app.command("compare")
-def compare_command(
-    before: Annotated[Path, typer.Argument(help="Directory of a bench.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="Directory of another.", show_default=False)],
-) -> None:
-    """Compare two runs, method by method, on the comparisons that both have.
-
-    Example: pgenrm bench compare runs/before runs/after
-    """
-    changes = compare(before, after)
-    table = Table(box=None, header_style="bold")
-    table.add_column("method")
-    for name in ("n", "before", "after", "difference", "gained", "lost"):
-        table.add_column(name, justify="right")
-    for change in changes:
-        table.add_row(
-            change.name,
-            str(change.n),
-            f"{change.before:.1%}",
-            f"{change.after:.1%}",
-            points(change.by),
-            f"{change.n_gained:g}",
-            f"{change.n_lost:g}",
-        )
-    Console().print(table)
+bench_app.command("compare")(compare_command)
+bench_app.command("grade")(grade_command)
