@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from pgenrm.bench.ahead import embed_ahead
+from pgenrm.bench.methods import MethodOptions, embedder_of, make_method
+from pgenrm.bench.run import Task
+from pgenrm.data.simulated import world_dataset
+from pgenrm.llm import LanguageModelEvaluator
+from pgenrm.prototypes.embedder import MINILM, SentenceTransformerEmbedder
+from pgenrm.prototypes.vector_cache import VectorCache
+from pgenrm.sim.config import WorldConfig
+from pgenrm.sim.world import World
+
+FROZEN = ["gpo", "vpl-published", "pal-b+shuffled", "lore"]
+
+
+def nobody(_: object) -> LanguageModelEvaluator:
+    raise AssertionError("no language model is needed")
+
+
+@pytest.mark.local
+def test_no_method_embeds_a_text_of_the_bench_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    config = WorldConfig(n_train=2, n_validation=1, n_test=1, n_history=1)
+    data = world_dataset("sim", World(config, seed=2), 8)
+    comparisons = [*data.splits["test_seen"], *data.splits["test_unseen"]]
+    options = MethodOptions(
+        build=nobody,
+        model="",
+        has_engine=False,
+        embedder=MINILM,
+        vectors=tmp_path / "vectors.sqlite",
+    )
+    embed_ahead(options, FROZEN, data, comparisons)
+    assert embedder_of(options).dimension == 384
+
+    def encode(self: SentenceTransformerEmbedder, texts: list[str]) -> None:
+        raise AssertionError(f"{len(texts)} texts were embedded late: {texts[0]!r}")
+
+    monkeypatch.setattr(SentenceTransformerEmbedder, "_encode", encode)
+    for name in FROZEN:
+        method = make_method(options, Task(name, 0), data)
+        method.fit(data.splits["train"], data.splits["validation"])
+        method.adapt([c.user for c in comparisons])
+        assert len(method.score(comparisons)) == len(comparisons)
+
+
+def test_nothing_is_embedded_where_no_method_needs_it(tmp_path: Path) -> None:
+    data = world_dataset("sim", World(seed=2), 4)
+    vectors = tmp_path / "vectors.sqlite"
+    options = MethodOptions(
+        build=nobody, model="", has_engine=False, embedder=MINILM, vectors=vectors
+    )
+    embed_ahead(options, ["longest", "oracle"], data, data.splits["test_seen"])
+    assert not VectorCache(vectors).load("any", ["text"])
