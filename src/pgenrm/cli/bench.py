@@ -277,7 +277,7 @@ def show_bench(console: Console, result: BenchResult) -> None:
             f"{part.outcomes[Outcome.TIE] / n:.1%}",
             f"{part.outcomes[Outcome.UNSCORED] / n:.1%}",
             "" if against is None else points(against.by),
-            f"{method.cost.n_chains:.1f}",
+            f"{method.cost.n_chains:.1f}" if method.cost.n_chains else "-",
         )
     console.print(table)
     if result.best_baseline:

@@ -24,8 +24,9 @@ class Scale(NamedTuple):
     @property
     def ticks(self) -> list[float]:
         """Return round shares inside."""
-        step = 0.1 if self.high - self.low > 0.25 else 0.05
-        n = round((self.high - self.low) / step)
+        width = self.high - self.low
+        step = 0.2 if width > 0.65 else 0.1 if width > 0.25 else 0.05
+        n = int(width / step + 1e-9)
         return [round(self.low + i * step, 2) for i in range(n + 1)]
 
 

@@ -245,12 +245,16 @@ def _cost_table(result: BenchResult) -> list[str]:
 
 
 def seconds(value: float | None) -> str:
-    """Write a duration with three digits.
+    """Write a duration; below ten seconds with two digits, none below a millisecond.
 
-    >>> seconds(0.01234), seconds(None)
-    ('0.0123', '-')
+    >>> seconds(1234.5), seconds(0.01234), seconds(0.0002), seconds(None)
+    ('1,234', '0.012', '<0.001', '-')
     """
-    return "-" if value is None else f"{value:.3g}"
+    if value is None:
+        return "-"
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if value >= 0.001 else "<0.001"
 
 
 def _ranking_table(result: BenchResult) -> list[str]:
