@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgenrm.bench.plan import DataSource, open_plan
+from pgenrm.bench.records import find_tasks
 from pgenrm.bench.run import Task, run_method
 from pgenrm.data.dataset import Dataset
 from pgenrm.judge import PGenRM
@@ -161,3 +162,12 @@ def run_bench(
             accept_unanswered=accept_unanswered,
         )
     return out
+
+
+def sorted_records(out: Path) -> list[str]:
+    """All records of a bench, sorted: equal for equal results."""
+    return sorted(
+        f"{task} {line}"
+        for task, path in find_tasks(out).items()
+        for line in path.read_text("utf-8").splitlines()
+    )

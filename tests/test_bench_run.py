@@ -22,7 +22,7 @@ from pgenrm.bench.plan import (
     with_shared_histories,
 )
 from pgenrm.bench.pool import run_tasks
-from pgenrm.bench.records import find_tasks, sorted_records
+from pgenrm.bench.records import find_tasks
 from pgenrm.bench.run import Task, read_times, records_path, run_method, times_path
 from pgenrm.data.dataset import Dataset
 from pgenrm.errors import EngineError, InputError
@@ -37,6 +37,7 @@ from tests.bench_cases import (
     comparison,
     dataset,
     run_bench,
+    sorted_records,
     unanswered,
 )
 

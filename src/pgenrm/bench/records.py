@@ -1,6 +1,5 @@
 """The records of a bench, read for counting: of every judgment what statistics need, no more."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 from pgenrm.bench.run import RECORDS, Task
-from pgenrm.errors import InputError, RowError
+from pgenrm.errors import RowError
 from pgenrm.rows import load_value
 from pgenrm.runs import whole_lines
 from pgenrm.types import Judgment, Outcome, Value
@@ -100,19 +99,3 @@ def _record(row: Mapping[str, Any], n: int) -> Record:
 def read_judgments_at(path: Path, lines: set[int]) -> dict[int, Judgment]:
     """Read the judgments that stand at these lines of a file, counted from 1."""
     return {n: Judgment.model_validate_json(raw) for n, raw in whole_lines(path) if n in lines}
-
-
-def sorted_records(out: Path) -> list[str]:
-    """Return the lines of all records of a bench, sorted: equal for equal results.
-
-    Raises:
-        InputError: there is none.
-    """
-    lines = sorted(
-        json.dumps([str(task), raw.decode("utf-8")])
-        for task, path in find_tasks(out).items()
-        for _, raw in whole_lines(path)
-    )
-    if not lines:
-        raise InputError(f"{out} holds no records")
-    return lines
