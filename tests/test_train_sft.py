@@ -50,7 +50,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache_of_others")))
-        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
         yield
 
 
