@@ -44,6 +44,11 @@ class Sizes:
 
 FULL: Final = Sizes(n_exercises=200_000, n_comparisons=80_000, n_users=1_200, overrides={})
 _SMALL: Final = ("trl.save_steps=10", "trl.logging_steps=5")
+_FEW_CHAINS: Final = (
+    *("trl.max_steps=4", "trl.save_steps=2", "trl.logging_steps=1", "samples="),
+    *("trl.per_device_train_batch_size=16", "trl.num_generations=4"),
+    "trl.max_completion_length=64",
+)
 SMOKE: Final = Sizes(
     n_exercises=1_000,
     n_comparisons=300,
@@ -51,8 +56,8 @@ SMOKE: Final = Sizes(
     overrides={
         "base": (*_SMALL, "trl.max_steps=20"),
         "sft": (*_SMALL, "trl.max_steps=20"),
-        "rl": ("trl.max_steps=4", "trl.save_steps=2"),
-        "curriculum": ("trl.max_steps=4", "trl.save_steps=2", "hardness.every=2"),
+        "rl": _FEW_CHAINS,
+        "curriculum": (*_FEW_CHAINS, "trl.per_device_eval_batch_size=16", "hardness.every=2"),
     },
 )
 
