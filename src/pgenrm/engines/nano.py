@@ -61,7 +61,7 @@ class NanoEngine:
     """
 
     name = "nano"
-    workers = 1
+    workers = 2  # one is written while another's chains are read
 
     def __init__(
         self,

@@ -95,10 +95,10 @@ class Network:
         try:
             config = json.loads((directory / "config.json").read_text("utf-8"))
             stored = load_file(directory / "model.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, SafetensorError) as error:  # numpy lacks bfloat16
             raise EngineError(
                 f"cannot load {directory} ({error}); give a directory with config.json and "
-                "model.safetensors, as `python -m pgenrm.nano.pack` writes it"
+                "model.safetensors in float32 or float16"
             ) from error
         _check(config, directory)
         self.context_window = int(config["max_position_embeddings"])
@@ -217,9 +217,10 @@ class Network:
         return heads[:, :n], heads[:, n : 2 * n], heads[:, 2 * n :]
 
     def _mlp(self, x: Array, layer: _Layer) -> Array:
-        gate, up = np.split(self._normed(x) @ layer.gate_up, 2, axis=-1)
+        gated = self._normed(x) @ layer.gate_up
+        gate, up = gated[:, : len(layer.down)], gated[:, len(layer.down) :]
         with np.errstate(over="ignore"):  # a gate far below zero is shut: x / inf
-            up *= gate / (1 + np.exp(-gate))
+            up *= np.divide(gate, 1 + np.exp(-gate))
         product: Array = up @ layer.down
         return product
 
