@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pgenrm.engines.nano import NanoEngine
+from pgenrm.engines.nano import NAMES, WEIGHTS, NanoEngine
 from pgenrm.engines.nano_decoding import draw
 from pgenrm.engines.nano_network import ROWS
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Sampling, StructuredOutput
@@ -326,3 +326,10 @@ print(time.process_time())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2
+
+
+@pytest.mark.skipif(WEIGHTS.is_dir(), reason="the weights are in the package")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_version_without_weights_says_so_and_what_to_do(name: str) -> None:
+    with pytest.raises(EngineError, match=r"comes without the weights .* pgenrm\.train\.bundled"):
+        NanoEngine(name)

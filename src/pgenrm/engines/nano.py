@@ -82,6 +82,11 @@ class NanoEngine:
             MissingExtraError: (on import) the extra `nano` is not installed.
         """
         directory = WEIGHTS / str(model) if str(model) in NAMES else Path(model)
+        if str(model) in NAMES and not directory.is_dir():
+            raise EngineError(
+                f"this version comes without the weights {model} of the bundled judge; make them "
+                "with python -m pgenrm.train.bundled (hours), and judge with --model nano:DIRECTORY"
+            )
         contents = [_content(directory / name) for name in FILES]
         self.model = str(model)
         self.cache_identity = hashlib.blake2b(b"".join(contents), digest_size=16).hexdigest()
