@@ -220,8 +220,8 @@ class Network:
         gated = self._normed(x) @ layer.gate_up
         gate, up = gated[:, : len(layer.down)], gated[:, len(layer.down) :]
         with np.errstate(over="ignore"):  # a gate far below zero is shut: x / inf
-            up *= np.divide(gate, 1 + np.exp(-gate))
-        product: Array = up @ layer.down
+            up *= gate / (1 + np.exp(-gate))
+        product: Array = np.matmul(up, layer.down)
         return product
 
     def _normed(self, x: Array) -> Array:
