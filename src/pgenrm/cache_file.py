@@ -1,6 +1,7 @@
 """Opening a SQLite file that several threads and processes share as a cache."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,19 @@ def prepare(database: sqlite3.Connection, path: Path, schema: str, version: int)
             "or name another file"
         )
     if found == 0:
-        database.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(database)
         database.executescript(schema)
     database.execute("PRAGMA synchronous = NORMAL")
+
+
+def _switch_to_wal(database: sqlite3.Connection) -> None:
+    """Switch, waiting for others: SQLite's own timeout does not cover this statement."""
+    give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
