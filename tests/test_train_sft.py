@@ -14,11 +14,12 @@ from shutil import copytree, rmtree
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pgenrm.engines.local import LocalEngine
 from pgenrm.engines.protocol import ChatRequest, Completion, Sampling
 from pgenrm.errors import InputError, TrainingError
+from pgenrm.train.muon import MuonAdamW
 from pgenrm.train.recipe import SftRecipe, load_recipe
 from pgenrm.train.sft import train_sft
 from pgenrm.types import Message
@@ -166,6 +167,49 @@ def test_a_run_that_was_killed_after_its_last_step_does_no_further_one(
     assert distance(tmp_path / "run", whole) == 0
     names = {file.name for file in (whole / "model").iterdir()}
     assert {file.name for file in (tmp_path / "run" / "model").iterdir()} == names
+
+
+def test_a_run_with_muon_goes_on_as_if_nothing_had_been(
+    tiny: Path, rows: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(tiny, rows, *STEPS, "muon_momentum=0.95")
+    train_sft(recipe, tmp_path / "whole")
+    as_if_killed(tmp_path / "whole", tmp_path / "run")
+    for name in ("checkpoint-8", "checkpoint-10"):
+        rmtree(tmp_path / "run" / name, ignore_errors=True)
+
+    train_sft(recipe, tmp_path / "run", resume=True)
+
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert distance(tmp_path / "run", tmp_path / "whole") == 0
+
+
+def test_muon_has_the_matrices_and_adamw_the_rest() -> None:
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=11, num_attention_heads=2, **shape)
+    torch.manual_seed(0)
+    ours, theirs = (LlamaForCausalLM(config) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    decay = {"lr": 0.02, "weight_decay": 0.1}
+    is_matrix = {n: p.ndim == 2 and n.split(".")[1] == "layers" for n, p in ours.named_parameters()}
+    assert sum(is_matrix.values()) == 7
+    both = MuonAdamW(ours, **decay, betas=(0.9, 0.98), momentum=0.9)
+    matrices = [p for n, p in theirs.named_parameters() if is_matrix[n]]
+    others = [p for n, p in theirs.named_parameters() if not is_matrix[n]]
+    apart = (
+        torch.optim.Muon(matrices, **decay, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.98), weight_decay=0.0),
+    )
+    for optimisers, model in (((both,), ours), (apart, theirs)):
+        for _ in range(3):
+            ids = torch.arange(10)[None]
+            model(input_ids=ids, labels=ids).loss.backward()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
+
+    for name, weight in ours.state_dict().items():
+        assert torch.equal(weight, theirs.state_dict()[name]), name
 
 
 def test_what_is_finished_is_not_done_again(tiny: Path, rows: Path, whole: Path) -> None:

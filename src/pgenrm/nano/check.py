@@ -19,8 +19,8 @@ from pgenrm.types import EvaluationChain
 STEPS: Final = (
     "reading",
     "likes and dislikes",
-    "statements",
     "evidence",
+    "statements",
     "tastes",
     "leanings",
     "scenario",
@@ -30,6 +30,7 @@ STEPS: Final = (
     "ratings",
     "totals",
 )
+_OF_A_CHOICE: Final = ("Chosen", "Rejected", "Likes", "Dislikes", "Evidence")
 _TASTES: Final = re.compile(", ".join(rf"{name} ([+-]\d+)" for name in TASTE_NAMES))
 
 
@@ -60,7 +61,7 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
     rejected = [_features(c.get("Rejected")) for c in choices]
     liked = [_poles(c.get("Likes")) for c in choices]
     disliked = [_poles(c.get("Dislikes")) for c in choices]
-    net = _counted(said.get("Evidence"))
+    counts = [_counted(c.get("Evidence")) for c in choices]
     leanings = _levels(said.get("Leans to"))
     scenario = said.get("Scenario")
     differing = [_poles(said.get(f"Sets response {i} apart")) for i in range(1, n + 1)]
@@ -79,9 +80,13 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
         right["likes and dislikes"] = liked == expected and disliked == [
             [(a, -s) for a, s in signs] for signs in expected
         ]
+    right["evidence"] = len(choices) == len(truth.choices) and all(
+        now == steps.evidence(before or [], signs or [])
+        for before, signs, now in zip([[], *counts], liked, counts, strict=False)
+    )
     right["statements"] = said.get("States") == truth.stated
+    net = counts[-1] if counts else []
     if net is not None:
-        right["evidence"] = net == steps.evidence([signs or [] for signs in liked])
         right["tastes"] = _levels(said.get("Tastes")) == steps.taste_sums(net)
     right["leanings"] = leanings is not None and all(x % 2 for x in leanings)
     right["scenario"] = scenario == SCENARIOS[truth.scenario]
@@ -107,11 +112,7 @@ def _by_number(lines: Sequence[str], head: str) -> list[dict[str, str]]:
     for line in lines:
         if line == f"{head}{len(found) + 1}":
             found.append({})
-        elif (
-            found
-            and ": " in line
-            and line.split(":")[0] in ("Chosen", "Rejected", "Likes", "Dislikes")
-        ):
+        elif found and ": " in line and line.split(":")[0] in _OF_A_CHOICE:
             label, text = line.split(": ", 1)
             found[-1].setdefault(label, text)
     return found

@@ -10,8 +10,8 @@ responses never tie.
     Rejected: lists humorous
     Likes: detail sources prose serious      where the two differ, the chosen one's side
     Dislikes: brief no-sources lists humorous
+    Evidence: detail 1 prose 2 serious 1     net count up to this choice
     States: prose care +                     stated criteria and self-description
-    Evidence: detail 2 prose 3               net count over choices
     Tastes: depth +5, closeness -2, care +1  the same, summed by taste
     Leans to: depth +7, closeness -1, care +1
     Scenario: technical
@@ -94,12 +94,13 @@ def likes(chosen: Array, rejected: Array) -> list[tuple[int, int]]:
     return [(a, int(difference[a])) for a in np.flatnonzero(difference).tolist()]
 
 
-def evidence(liked: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Return (attribute, net count) over past choices, where it is not 0."""
+def evidence(
+    before: Sequence[tuple[int, int]], liked: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Add what one more choice says; return (attribute, net count) where it is not 0."""
     total = np.zeros(len(POLES), int)
-    for signs in liked:
-        for a, sign in signs:
-            total[a] += sign
+    for a, count in (*before, *liked):
+        total[a] += count
     return [(a, int(total[a])) for a in np.flatnonzero(total).tolist()]
 
 
@@ -170,18 +171,19 @@ def listed(words: Sequence[str]) -> str:
 def part_one(steps: Steps) -> Iterator[str]:
     """Yield the lines of PART 1, from the heading on."""
     yield HEADING
-    liked = [likes(c.chosen, c.rejected) for c in steps.choices]
-    for number, (choice, signs) in enumerate(zip(steps.choices, liked, strict=True), 1):
+    net: list[tuple[int, int]] = []
+    for number, choice in enumerate(steps.choices, 1):
+        signs = likes(choice.chosen, choice.rejected)
+        net = evidence(net, signs)
         yield f"Past choice {number}"
         yield f"Chosen: {listed(has(choice.chosen))}"
         yield f"Rejected: {listed(has(choice.rejected))}"
         yield f"Likes: {listed([pole(a, s) for a, s in signs])}"
         yield f"Dislikes: {listed([pole(a, -s) for a, s in signs])}"
+        yield f"Evidence: {listed([f'{pole(a, n)} {abs(n)}' for a, n in net])}"
     stated = [pole(a, s) for a, s in steps.stated]
     stated += [f"{TASTE_NAMES[t]} {'+' if s > 0 else '-'}" for t, s in steps.described]
     yield f"States: {listed(stated)}"
-    net = evidence(liked)
-    yield f"Evidence: {listed([f'{pole(a, n)} {abs(n)}' for a, n in net])}"
     yield f"Tastes: {signed(taste_sums(net))}"
     yield f"Leans to: {signed(steps.leanings)}"
     yield f"Scenario: {SCENARIOS[steps.scenario]}"

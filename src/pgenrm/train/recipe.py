@@ -117,6 +117,9 @@ class SftRecipe(StageRecipe):
     stage: Literal["sft"] = "sft"
     eval: DataSpec | None = None
     """Rows to measure the loss on; when, says `trl.eval_strategy`."""
+    muon_momentum: float | None = None
+    """Train the linear layers by Muon with this momentum, the rest by AdamW (`pgenrm.train.muon`);
+    None: all by `trl.optim`. It is for models trained from random weights."""
 
 
 R = TypeVar("R", bound=StageRecipe)

@@ -30,6 +30,7 @@ from pgenrm.train.samples import chain_writer
 
 try:
     import datasets
+    import torch
     from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
     from transformers.utils.logging import disable_progress_bar
     from trl import SFTConfig, SFTTrainer
@@ -40,6 +41,7 @@ try:
         ProgressCallback,
         SampleCallback,
     )
+    from pgenrm.train.muon import MuonAdamW
     from pgenrm.train.trl_config import trl_config
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
@@ -100,6 +102,7 @@ def train_sft(
         processing_class=tokenizer,
         peft_config=lora_config(recipe.model.lora),
         callbacks=[MetricsCallback(out), GuardCallback(out), ProgressCallback(console)],
+        muon_momentum=recipe.muon_momentum,
     )
     trainer.remove_callback(PrinterCallback)
     if recipe.samples is not None:
@@ -121,7 +124,23 @@ def train_sft(
 
 
 class _Trainer(SFTTrainer):
-    """TRL's trainer, with rows in an order that a resumed run repeats."""
+    """TRL's trainer, with rows in an order that a resumed run repeats, and Muon where asked for."""
+
+    def __init__(self, *args: Any, muon_momentum: float | None, **kwargs: Any) -> None:
+        self._muon_momentum = muon_momentum
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self._muon_momentum is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        self.optimizer = MuonAdamW(
+            self.model if model is None else model,
+            lr=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            momentum=self._muon_momentum,
+        )
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
