@@ -312,8 +312,9 @@ def trajectory(out: Path) -> list[tuple[Any, ...]]:
     return [tuple(row[n] for n in names) for row in read_rows(out / METRICS_FILE) if "loss" in row]
 
 
+@pytest.mark.parametrize("rollouts", ["transformers", "nano"])
 def test_a_reward_that_raises_ends_clearly_and_the_resumed_run_is_the_unbroken_one(
-    model: Path, data: Path, tmp_path: Path
+    model: Path, data: Path, tmp_path: Path, rollouts: str
 ) -> None:
     calls = iter(range(10**6))
 
@@ -327,7 +328,8 @@ def test_a_reward_that_raises_ends_clearly_and_the_resumed_run_is_the_unbroken_o
         def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
             return Judge(broken if next(calls) == 4 else steady).rate(requests)
 
-    chosen = rl_recipe(model, data, alpha=0.5, judge=JUDGE, samples={"every": 2, "n": 1})
+    how = {"alpha": 0.5, "judge": JUDGE, "rollouts": rollouts}
+    chosen = rl_recipe(model, data, **how, samples={"every": 2, "n": 1})
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train_rl(chosen, whole, judge=Judge(steady))
     with pytest.raises(TrainingError, match=r"failed at step 5: ZeroDivisionError: boom.*point-3"):
@@ -369,11 +371,13 @@ def test_a_reward_that_never_differs_is_warned_about() -> None:
 # ---------------------------------------------------------------- learning
 
 
+@pytest.mark.parametrize("rollouts", ["transformers", "nano"])
 def test_a_tiny_model_learns_to_prefer_what_was_chosen(
-    model: Path, data: Path, tmp_path: Path
+    model: Path, data: Path, tmp_path: Path, rollouts: str
 ) -> None:
     trl = {"max_steps": 60, "per_device_train_batch_size": 128, "num_generations": 8}
-    chosen = rl_recipe(model, data, trl={**trl, "save_steps": 60}, samples={"every": 30, "n": 2})
+    trl["save_steps"] = 60
+    chosen = rl_recipe(model, data, rollouts=rollouts, trl=trl, samples={"every": 30, "n": 2})
     record = train_rl(chosen, tmp_path / "run")
     rewards = [r["reward"] for r in read_rows(tmp_path / "run" / METRICS_FILE) if "reward" in r]
     assert np.mean(rewards[:5]) < 0.3

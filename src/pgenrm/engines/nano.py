@@ -90,7 +90,7 @@ class NanoEngine:
         contents = [_content(directory / name) for name in FILES]
         self.model = str(model)
         self.cache_identity = hashlib.blake2b(b"".join(contents), digest_size=16).hexdigest()
-        self._network: Network | None = Network(directory)
+        self._network: Network | None = Network.load(directory)
         self.context_window = self._network.context_window
         self._eos_ids = self._network.eos_ids
         self._tokenizer = Tokenizer.from_str(contents[2].decode())

@@ -6,7 +6,7 @@ everything that the bundled judge lacks, such as biases and shared key-value hea
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -86,21 +86,20 @@ class Network:
         eos_ids: tokens that end a completion.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Load `config.json` and `model.safetensors` of a transformers checkpoint.
+    def __init__(
+        self, config: Mapping[str, Any], stored: Mapping[str, NDArray[Any]], source: str
+    ) -> None:
+        """Arrange the weights; what is given is left as it is.
+
+        Args:
+            config: a model's, as transformers writes it.
+            stored: its weights by transformers' names.
+            source: where they are from, for messages.
 
         Raises:
-            EngineError: a file is missing or damaged, or this is no Llama of the bundled kind.
+            EngineError: this is no Llama of the bundled kind, or weights are missing or no numbers.
         """
-        try:
-            config = json.loads((directory / "config.json").read_text("utf-8"))
-            stored = load_file(directory / "model.safetensors")
-        except (OSError, ValueError, TypeError, SafetensorError) as error:  # numpy lacks bfloat16
-            raise EngineError(
-                f"cannot load {directory} ({error}); give a directory with config.json and "
-                "model.safetensors in float32 or float16"
-            ) from error
-        _check(config, directory)
+        check_shape(config, source)
         self.context_window = int(config["max_position_embeddings"])
         end = config["eos_token_id"]
         self.eos_ids = frozenset(end if isinstance(end, list) else [end])
@@ -108,11 +107,11 @@ class Network:
         self._epsilon = np.float32(config["rms_norm_eps"])
         weights = {name: tensor.astype(np.float32) for name, tensor in stored.items()}
         if not all(np.isfinite(tensor).all() for tensor in weights.values()):
-            raise EngineError(f"{directory} holds weights that are no numbers; train it again")
+            raise EngineError(f"{source} holds weights that are no numbers; train it again")
 
         def of(name: str) -> Array:
             if name not in weights:
-                raise EngineError(f"{directory} lacks the weights {name}; save it again")
+                raise EngineError(f"{source} lacks the weights {name}; save it again")
             return weights[name]
 
         self._embeddings = of("model.embed_tokens.weight")
@@ -145,6 +144,23 @@ class Network:
         )
         angles = np.arange(self.context_window)[:, None] * speeds
         self._turns = np.exp(1j * angles).astype(np.complex64)[:, None]
+
+    @classmethod
+    def load(cls, directory: Path) -> "Network":
+        """Load `config.json` and `model.safetensors` of a transformers checkpoint.
+
+        Raises:
+            EngineError: a file is missing or damaged, or as for `Network`.
+        """
+        try:
+            config = json.loads((directory / "config.json").read_text("utf-8"))
+            stored = load_file(directory / "model.safetensors")
+        except (OSError, ValueError, TypeError, SafetensorError) as error:  # numpy lacks bfloat16
+            raise EngineError(
+                f"cannot load {directory} ({error}); give a directory with config.json and "
+                "model.safetensors in float32 or float16"
+            ) from error
+        return cls(config, stored, str(directory))
 
     def read(self, prompt: Sequence[int], n_samples: int, max_tokens: int) -> tuple[Writing, Array]:
         """Read a prompt.
@@ -275,10 +291,19 @@ def _transposed(weights: Array) -> Array:
     return np.ascontiguousarray(weights.T)
 
 
-def _check(config: dict[str, Any], directory: Path) -> None:
+def check_shape(config: Mapping[str, Any], source: str) -> None:
+    """See that a model is a Llama of the bundled kind.
+
+    Args:
+        config: the model's, as transformers writes it.
+        source: where it is from, for the message.
+
+    Raises:
+        EngineError: it is not.
+    """
     found = {name: config.get(name) for name in _EXPECTED}
     found["num_key_value_heads"] = config.get("num_key_value_heads")
-    found["rope_type"] = config.get("rope_parameters", {}).get("rope_type")
+    found["rope_type"] = (config.get("rope_parameters") or {}).get("rope_type")
     expected = _EXPECTED | {
         "num_key_value_heads": config.get("num_attention_heads"),
         "rope_type": "default",
@@ -286,6 +311,6 @@ def _check(config: dict[str, Any], directory: Path) -> None:
     for name, value in expected.items():
         if found[name] != value:
             raise EngineError(
-                f"{directory}: {name} is {found[name]!r}, and the nano engine runs {value!r} only; "
+                f"{source}: {name} is {found[name]!r}, and the nano engine runs {value!r} only; "
                 "use the local engine, which runs any model"
             )

@@ -1,6 +1,6 @@
 """What both stages of reinforcement learning share: TRL's GRPOTrainer, made safe for chains.
 
-Three things are added to it. A group in which a reward could not be had for some completion goes
+Four things are added to it. A group in which a reward could not be had for some completion goes
 without that reward altogether: TRL counts a missing one as 0 in the sum, and the others of the
 group would seem better than they are. The order of prompts is a function of the seed, so that a run
 can be resumed. And whoever wants to know what was sampled is told: samples for a person, the mix of
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import InputError, MissingExtraError, PgenrmError, TrainingError
+from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import BlockSampler, Draw, n_blocks
 from pgenrm.train.record import last_checkpoint
 from pgenrm.train.rl_recipe import GrpoRecipe
@@ -41,6 +43,9 @@ class Rollouts:
     """Name of a reward function -> [n], before weighting; None where there is none."""
 
 
+Write = Callable[[Any, Sequence[Sequence[int]], Sampling, Sequence[int], Sequence[int]], Any]
+"""Takes a model, prompts, how to sample, a seed per prompt and the tokens that end a completion;
+returns a list of token ids per prompt. See `pgenrm.train.nano_rollouts.write_completions`."""
 Observer = Callable[[Rollouts], Mapping[str, float]]
 """Is shown what was sampled, and returns numbers to log."""
 
@@ -48,12 +53,13 @@ Observer = Callable[[Rollouts], Mapping[str, float]]
 class ChainTrainer(GRPOTrainer):
     """TRL's trainer with whole groups, repeatable blocks and observers."""
 
-    def __init__(self, *args: Any, draw: Draw, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, draw: Draw, write: Write | None = None, **kwargs: Any) -> None:
         """Set up the trainer.
 
         Args:
             args: TRL's.
             draw: which prompts each block holds.
+            write: writes completions in place of TRL.
             kwargs: TRL's.
         """
         self.args: Any  # to the base class these may be any trainer's
@@ -61,6 +67,7 @@ class ChainTrainer(GRPOTrainer):
         self.num_generations: Any
         self.num_generations_eval: Any
         self.draw = draw
+        self.write = write
         self.observers: list[Observer] = []
         self._block: int | None = None
         super().__init__(*args, **kwargs)
@@ -78,6 +85,32 @@ class ChainTrainer(GRPOTrainer):
             n_generations=self.num_generations,
             n_repeats=self.n_repeats,
         )
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, fields: Any, num_generations: int, *rest: Any
+    ) -> Any:
+        """Write one completion per prompt, in this process; called by TRL."""
+        if self.write is None:
+            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, *rest)
+        number = self._next_block() if self.model.training else f"probe {self.state.global_step}"
+        first = self.accelerator.process_index * len(prompt_ids)
+        seeds = [
+            derive_seed(self.args.seed, "rollout", number, first + i, *ids)
+            for i, ids in enumerate(prompt_ids)
+        ]
+        sampling = Sampling(
+            temperature=self.args.temperature,
+            top_p=self.args.top_p,
+            max_tokens=self.args.max_completion_length,
+        )
+        return self.write(self.model, prompt_ids, sampling, seeds, self.eos_token_ids), None
+
+    def _next_block(self) -> int:
+        """Return the number of the block that is to be sampled, or is being."""
+        if self._block is None:  # checkpoints are saved between blocks only
+            micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
+            self._block = micro_steps // self.n_repeats
+        return self._block
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
@@ -108,11 +141,8 @@ class ChainTrainer(GRPOTrainer):
     def _observe(self, inputs: Any, completions: Any, rewards: torch.Tensor) -> None:
         block = None
         if self.model.training:
-            if self._block is None:  # checkpoints are saved between blocks only
-                micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
-                self._block = micro_steps // self.n_repeats
-            block = self._block
-            self._block += 1
+            block = self._next_block()
+            self._block = block + 1
         first = self.accelerator.process_index * len(inputs)
         own = rewards[first : first + len(inputs)].T.tolist()
         rollouts = Rollouts(

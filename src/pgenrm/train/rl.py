@@ -140,9 +140,14 @@ def load_prompts(
     tokenizer = load_tokenizer(recipe.model)
     check_chat_template(tokenizer, recipe.model.name)
     n_parameters = check_model(recipe.model, tokenizer)
+    shape = model_config(recipe.model, tokenizer)
+    if recipe.rollouts == "nano":
+        from pgenrm.train import nano_rollouts  # of another extra
+
+        nano_rollouts.check_shape_of(shape, recipe.model.name)
     bounds = (
         recipe.max_tokens,
-        context_window(model_config(recipe.model, tokenizer)),
+        context_window(shape),
         config.vllm_max_model_length,
     )
     window = min((n for n in bounds if n is not None), default=None)
@@ -217,6 +222,11 @@ def start_trainer(
             facts=prompts.facts,
         )
         prompts.dataset.to_parquet(str(out / "prompts.parquet"))
+    write = None
+    if recipe.rollouts == "nano":
+        from pgenrm.train import nano_rollouts
+
+        write = nano_rollouts.write_completions
     trainer = ChainTrainer(
         model=load_model(recipe.model, prompts.tokenizer, recipe.seed),
         reward_funcs=rewards,
@@ -231,6 +241,7 @@ def start_trainer(
             ProgressCallback(console or Console(quiet=True)),
         ],
         draw=draw,
+        write=write,
     )
     trainer.remove_callback(PrinterCallback)
     if recipe.samples is not None:

@@ -1,6 +1,6 @@
 """What the recipes of stages 2 and 3 hold; nothing heavy is imported to read one."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -8,6 +8,12 @@ from pgenrm.train.hardness import HardnessSpec, Schedule
 from pgenrm.train.process_judge import PATIENCE_S
 from pgenrm.train.recipe import StageRecipe
 from pgenrm.types import Value
+
+NOT_NANO: Final = (
+    *("top_k", "min_p", "repetition_penalty", "generation_kwargs"),
+    *("use_vllm", "use_transformers_continuous_batching"),
+)
+"""Settings of TRL about sampling that the network of the `nano` engine does not know."""
 
 
 class GrpoRecipe(StageRecipe):
@@ -19,6 +25,23 @@ class GrpoRecipe(StageRecipe):
     """Numbers of past choices in a prompt, one of which is drawn for each."""
     max_tokens: PositiveInt | None = None
     """Of prompt and chain together; None: as many as the model attends to."""
+    rollouts: Literal["transformers", "nano"] = "transformers"
+    """Who writes the chains that are learned from: transformers (with `trl.use_vllm`: vLLM), or the
+    network of the `nano` engine, which is faster for models of its kind on a processor."""
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        if self.rollouts == "nano":
+            unknown = [key for key in NOT_NANO if self.trl.get(key)]
+            if unknown:
+                raise ValueError(
+                    f'rollouts "nano" has temperature and top_p only; remove trl.{unknown[0]}'
+                )
+            if self.model.lora is not None or self.model.quantisation != "none":
+                raise ValueError(
+                    'rollouts "nano" is for models without adapters; remove model.lora'
+                )
+        return self
 
 
 class JudgeSpec(Value):
