@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +189,27 @@ def test_sentence_embeddings_serve() -> None:
     method.fit(train, data.validation[:2])
     method.adapt([c.user for c in train])
     assert accuracy(method, train) > 0.7
+
+
+@all_methods
+def test_what_was_learnt_is_kept_and_not_learnt_again(
+    make: Callable[..., FrozenMethod], tmp_path: Path
+) -> None:
+    data = small_world()
+    file = tmp_path / "models" / "method.pt"
+
+    def fit(n_train: int = 240) -> list[tuple[float, ...]]:
+        method = make(n_epochs=1)
+        method.kept_in = file
+        method.fit(data.train[:n_train], data.validation[:20])
+        method.adapt(data.users[:5])
+        return scores(method, data.test[:20])
+
+    first = fit()
+    kept = file.stat().st_mtime_ns
+    assert fit() == first
+    assert file.stat().st_mtime_ns == kept
+    file.write_bytes(file.read_bytes()[:1000])  # as a full disk may leave it
+    assert fit() == first
+    assert fit(228) != first  # other data, so that it is learnt anew
+    assert not list(tmp_path.rglob("*.partial"))

@@ -13,6 +13,12 @@ from pgenrm.data.dataset import LEARNT_FROM, Dataset
 from pgenrm.types import Comparison, Context
 
 
+def are_frozen(names: Iterable[str]) -> list[str]:
+    """Return those methods that learn on frozen embeddings, each once and without alterations."""
+    plain = dict.fromkeys(name.partition("+")[0] for name in names)
+    return [name for name in plain if MAKERS[name].is_frozen]
+
+
 def embed_ahead(
     options: MethodOptions,
     names: Iterable[str],
@@ -27,17 +33,13 @@ def embed_ahead(
         dataset: that they learn from.
         comparisons: that they judge.
     """
-    plain = dict.fromkeys(name.partition("+")[0] for name in names)
-    frozen = [name for name in plain if MAKERS[name].is_frozen]
-    if not frozen:
-        return
     from pgenrm.methods.embeddings import backwards
     from pgenrm.methods.frozen import FrozenMethod
 
     learnt_from = [c for name in LEARNT_FROM for c in dataset.splits.get(name, ())]
     pairs = list(_pairs([*learnt_from, *comparisons]))
     texts: dict[str, None] = {}
-    for name in frozen:
+    for name in are_frozen(names):
         method = make_method(options, Task(name, 0), dataset)
         assert isinstance(method, FrozenMethod)
         space = method.space

@@ -7,24 +7,28 @@ turned round), see `pgenrm.methods.altered`. What a method needs is imported whe
 from collections.abc import Callable, Hashable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.bench.rows import place_of
 from pgenrm.bench.run import Task
 from pgenrm.data.dataset import TRAIN, Dataset
-from pgenrm.engines.protocol import Engine
+from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import InputError
 from pgenrm.evaluator import Evaluator
+from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.methods.altered import FlippedHistory, ShuffledUsers
 from pgenrm.methods.controls import RULES, BayesObserver, Fixed, Oracle
-from pgenrm.methods.judges import N_HISTORY, ROWS, Judge
+from pgenrm.methods.judges import JUDGE_SAMPLING, N_HISTORY, ROWS, Judge
 from pgenrm.methods.personas import WithPersonas
 from pgenrm.methods.pgenrm import VARIANTS, Personalised, Scaling
 from pgenrm.methods.protocol import Method
 from pgenrm.methods.synthesize_me import SynthesizeMe
 from pgenrm.prototypes.embedder import Embedder, SentenceTransformerEmbedder
 from pgenrm.sim.world import World
+
+if TYPE_CHECKING:
+    from pgenrm.methods.frozen import FrozenMethod
 
 ALTERED: Final = ("shuffled", "flipped")
 ATTRIBUTES: Final = "attributes"
@@ -47,9 +51,11 @@ class MethodOptions(NamedTuple):
     reward_base: str | None = None
     """Directory or hub id of the language model that reward models are fine-tuned from."""
     models: Path = Path("models")
-    """Where reward models are kept while they are trained, and after."""
+    """Where what was learnt is kept: reward models, and weights of methods on embeddings."""
     n_history: int | None = None
     """Past choices that judges see; None leaves each method its own, and the paper's 3."""
+    n_calibration: int | None = None
+    """Most comparisons that P-GenRM is calibrated on; None leaves each method its own."""
 
 
 class _Parts:
@@ -63,9 +69,16 @@ class _Parts:
         return _evaluator(self.options.build, self.options.model)
 
     @property
-    def engine(self) -> Engine:
-        engine: Engine = self.evaluator.engine  # type: ignore[attr-defined]
-        return engine
+    def language_model(self) -> LanguageModelEvaluator:
+        evaluator = self.evaluator
+        assert isinstance(evaluator, LanguageModelEvaluator)  # as `_why_not` has seen to
+        return evaluator
+
+    @property
+    def judge_sampling(self) -> Sampling:
+        """As judges sample, with room for an answer as the model has it."""
+        max_tokens = self.language_model.sampling.max_tokens
+        return JUDGE_SAMPLING.model_copy(update={"max_tokens": max_tokens})
 
     @property
     def embedder(self) -> Embedder:
@@ -108,12 +121,18 @@ class _Maker(NamedTuple):
 
 
 def _judge(name: str, parts: _Parts) -> Method:
-    n_history = parts.n_history(N_HISTORY)
-    return Judge(name, parts.engine, n_history=n_history, seed=parts.seed)
+    return Judge(
+        name,
+        parts.language_model.engine,
+        n_history=parts.n_history(N_HISTORY),
+        sampling=parts.judge_sampling,
+        seed=parts.seed,
+    )
 
 
-def _synthesize_me(_: str, parts: _Parts) -> Method:
-    return SynthesizeMe(parts.engine, seed=parts.seed)
+def _synthesize_me(_: str, parts: _Parts) -> SynthesizeMe:
+    engine = parts.language_model.engine
+    return SynthesizeMe(engine, sampling=parts.judge_sampling, seed=parts.seed)
 
 
 def _pgenrm(name: str, parts: _Parts) -> Method:
@@ -123,7 +142,9 @@ def _pgenrm(name: str, parts: _Parts) -> Method:
 
 
 def _scaling(scaling: Scaling, parts: _Parts) -> Scaling:
-    return scaling.model_copy(update={"n_history": parts.n_history(scaling.n_history)})
+    n_calibration = parts.options.n_calibration or scaling.n_calibration
+    n_history = parts.n_history(scaling.n_history)
+    return scaling.model_copy(update={"n_history": n_history, "n_calibration": n_calibration})
 
 
 def _attributes(name: str, parts: _Parts) -> Method:
@@ -140,29 +161,29 @@ def _reward_model(name: str, parts: _Parts) -> Method:
         return RewardModel(base, folder, seed=parts.seed)
     personas: dict[str, str] = {}
     model = RewardModel(base, folder, personas=personas, seed=parts.seed)
-    return WithPersonas(model, SynthesizeMe(parts.engine, seed=parts.seed), personas)
+    return WithPersonas(model, _synthesize_me(name, parts), personas)
 
 
-def _gpo(name: str, parts: _Parts) -> Method:
+def _gpo(name: str, parts: _Parts) -> "FrozenMethod":
     from pgenrm.methods.gpo import gpo
 
     return gpo(parts.embedder, variant=_variant(name), seed=parts.seed)
 
 
-def _vpl(name: str, parts: _Parts) -> Method:
+def _vpl(name: str, parts: _Parts) -> "FrozenMethod":
     from pgenrm.methods.vpl import vpl
 
     return vpl(parts.embedder, variant=_variant(name), seed=parts.seed)
 
 
-def _pal(name: str, parts: _Parts) -> Method:
+def _pal(name: str, parts: _Parts) -> "FrozenMethod":
     from pgenrm.methods.pal import pal
 
     form: Literal["a", "b"] = "b" if name == "pal-b" else "a"
     return pal(parts.embedder, form, variant=_variant(name), seed=parts.seed)
 
 
-def _lore(name: str, parts: _Parts) -> Method:
+def _lore(name: str, parts: _Parts) -> "FrozenMethod":
     from pgenrm.methods.lore import lore
 
     return lore(parts.embedder, variant=_variant(name), seed=parts.seed)
@@ -172,8 +193,13 @@ def _variant(name: str) -> str:
     return "published" if name.endswith("-published") else "corrected"
 
 
-def _frozen(make: Callable[[str, _Parts], Method]) -> _Maker:
-    return _Maker(make, needs_training=True, is_frozen=True)
+def _frozen(make: Callable[[str, _Parts], "FrozenMethod"]) -> _Maker:
+    def make_kept(name: str, parts: _Parts) -> Method:
+        method = make(name, parts)
+        method.kept_in = parts.options.models / f"{name}.seed{parts.seed}.pt"
+        return method
+
+    return _Maker(make_kept, needs_training=True, is_frozen=True)
 
 
 MAKERS: Final[dict[str, _Maker]] = {
@@ -261,11 +287,12 @@ def _why_not(name: str, options: MethodOptions, dataset: Dataset) -> str:
 def tasks_of(names: Iterable[str], n_seeds: int) -> list[Task]:
     """Return what is to be run: methods that learn from others once per seed, all others once.
 
-    Those that learn come first, since they take longest.
+    Those that learn come first, since they take longest; those under an altered view of their users
+    after the others, so that they find what was learnt.
     """
     learns = {name: MAKERS[name.partition("+")[0]].needs_training for name in names}
     return [
         Task(name, seed)
-        for name in sorted(learns, key=lambda name: not learns[name])
+        for name in sorted(learns, key=lambda name: (not learns[name], "+" in name))
         for seed in range(n_seeds if learns[name] else 1)
     ]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from pgenrm.bench.ahead import embed_ahead
+from pgenrm.bench.ahead import are_frozen, embed_ahead
 from pgenrm.bench.methods import MethodOptions, check_names, make_method, possible, tasks_of
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
@@ -90,6 +90,14 @@ def bench_command(
             help="Count comparisons that the model never answers as unscored.",
         ),
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for embedded texts, completions and what was learnt, which several "
+            "benches may share. Default: that of the bench.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Most comparisons of each test split.", rich_help_panel=DATA),
@@ -110,6 +118,15 @@ def bench_command(
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit of the data on the hub.", rich_help_panel=DATA)
+    ] = None,
+    calibration: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most validation comparisons that P-GenRM is calibrated on. Default: 800.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = None,
     seed: Annotated[
         int,
@@ -173,6 +190,7 @@ def bench_command(
         dataset = load_source(source)
         items = open_plan(out, source, dataset)
     note_command(out, ["pgenrm", *sys.argv[1:]])
+    kept = cache or out
     options = MethodOptions(
         build=build_evaluator,
         model=ModelOptions(
@@ -182,14 +200,15 @@ def bench_command(
             adapter=adapter,
             device=device,
             max_retries=max_retries,
-            cache=None if kind_of(model) == "attributes" else out / "completions.sqlite",
+            cache=None if kind_of(model) == "attributes" else kept / "completions.sqlite",
         ),
         has_engine=kind_of(model) != "attributes",
         embedder=embedder,
-        vectors=out / "vectors.sqlite",
+        vectors=kept / "vectors.sqlite",
         reward_base=reward_base,
-        models=out / "models",
+        models=kept / "models",
         n_history=history,
+        n_calibration=calibration,
     )
     if wanted == [ALL]:
         wanted, left_out = possible(options, dataset)
@@ -232,6 +251,7 @@ def _run(
     """Run tasks with a line of progress for each, all at once on a terminal."""
     console = Console(stderr=True)
     ended: set[Task] = set()
+    frozen = are_frozen(task.method for task in tasks)
     try:
         with counting_progress(console) as progress:
             lines = {task: progress.add_task(str(task), total=n_items) for task in tasks}
@@ -251,7 +271,7 @@ def _run(
                 out,
                 n_processes=n_processes,
                 accept_unanswered=accept_unanswered,
-                prepare=partial(embed_ahead, options, [task.method for task in tasks]),
+                prepare=partial(embed_ahead, options, frozen) if frozen else None,
                 watch=watch,
             )
     except KeyboardInterrupt:

@@ -8,20 +8,22 @@ history gets the other's judgments. (The published PAL is the exception, see `pg
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgenrm.errors import InputError
 from pgenrm.history import gather_users
 from pgenrm.methods.embeddings import Candidates, Histories, Space
+from pgenrm.methods.kept import fingerprint, keep, restore
 from pgenrm.methods.protocol import judgment_of
 from pgenrm.methods.recipe import MethodRecipe, Variant
 from pgenrm.methods.training import labelled_choices, preference_loss, seeded
 from pgenrm.types import Comparison, Judgment, User
 
-CODE_VERSION: Final = 1
+CODE_VERSION: Final = 2
 """Of this module and of the models: part of every version, so that old records are not reused."""
 N_AT_ONCE: Final = 512
 """Comparisons scored together, which bounds memory."""
@@ -45,8 +47,17 @@ class Validation:
 class PreferenceModel(Protocol):
     """Learns from histories how to reward responses for whoever has a history."""
 
+    @property
+    def network_(self) -> nn.Module:
+        """Everything that is learnt: what is kept of the model is its state."""
+        ...
+
+    def set_up(self, train: Histories) -> None:
+        """Make a network for users like these, who each have at least one pair."""
+        ...
+
     def fit(self, train: Histories, validation: Validation, seed: int) -> None:
-        """Learn from users who each have at least one pair."""
+        """Train the network that was set up for the same users."""
         ...
 
     def know(self, histories: Histories) -> list[Tensor]:
@@ -66,9 +77,15 @@ def rewards_of(model: PreferenceModel, known: Sequence[Tensor], candidates: Cand
 
 
 class FrozenMethod:
-    """A preference model as a `Method`."""
+    """A preference model as a `Method`.
+
+    Attributes:
+        kept_in: file for what was learnt. `fit` reads it in place of learning the same from the
+            same data with the same seed once more; None keeps nothing.
+    """
 
     is_trained = True
+    kept_in: Path | None = None
 
     def __init__(
         self,
@@ -118,7 +135,8 @@ class FrozenMethod:
             self.space.histories(owners), self.space.candidates(contexts, responses)
         )
         with seeded(self.name, self.seed):
-            self.model.fit(histories, checks, self.seed)
+            self.model.set_up(histories)
+            self._learn(histories, checks)
         self._known: dict[str, tuple[Tensor, int]] = {}
         (self._stranger,) = self._read([User(id="stranger")])
 
@@ -150,6 +168,16 @@ class FrozenMethod:
                     n_history=n_history,
                 )
         return [judgments[i] for i in range(len(comparisons))]
+
+    def _learn(self, histories: Histories, checks: Validation) -> None:
+        """Train the model, or restore it where it was kept."""
+        if self.kept_in is None:
+            self.model.fit(histories, checks, self.seed)
+            return
+        learnt_from = fingerprint(self.name, self.version, self.seed, histories, checks)
+        if not restore(self.model.network_, self.kept_in, learnt_from):
+            self.model.fit(histories, checks, self.seed)
+            keep(self.model.network_, self.kept_in, learnt_from)
 
     def _read(self, users: Sequence[User]) -> list[Tensor]:
         with torch.no_grad():

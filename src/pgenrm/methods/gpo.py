@@ -88,12 +88,19 @@ class Gpo:
         self.recipe = recipe
         self.variant = variant
 
+    def set_up(self, train_histories: Histories) -> None:
+        """Make the network."""
+        dimension = train_histories.vectors.shape[1]
+        self.network_ = GpoNetwork(dimension, self.recipe, self.variant)
+
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train the network."""
         recipe = self.recipe
-        self.network_ = GpoNetwork(train_histories.vectors.shape[1], recipe, self.variant)
         optimizer = torch.optim.AdamW(
-            self.network_.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.network_.parameters(),
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         n_batches = -(-train_histories.n_users // recipe.n_users_per_batch)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.n_epochs * n_batches)

@@ -84,6 +84,11 @@ class Lore:
         self.recipe = recipe
         self.variant = variant
 
+    def set_up(self, train_histories: Histories) -> None:
+        """Make directions that point nowhere yet."""
+        shape = train_histories.vectors.shape[1], self.recipe.rank
+        self.network_ = Directions(torch.zeros(shape), train_histories.n_users)
+
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train the directions, in the corrected form after that of the population."""
         dimension, n_users = train_histories.vectors.shape[1], train_histories.n_users
@@ -97,7 +102,7 @@ class Lore:
         )
         if rank == 1:
             return
-        reference = self.directions_.vectors.detach()
+        reference = self.network_.vectors.detach()
         scale = spread * float(reference.norm()) / math.sqrt(dimension)
         start = reference + scale * torch.randn(dimension, rank)
         self._train(Directions(start, n_users), reference, train_histories, validation)
@@ -110,7 +115,7 @@ class Lore:
         validation: Validation,
     ) -> None:
         recipe = self.recipe
-        self.directions_ = directions
+        self.network_ = directions
         pairs = histories.responses()
         differences = (pairs[:, :, 0] - pairs[:, :, 1])[histories.present]  # [n_choices, d]
         owners = histories.present.nonzero()[:, 0]
@@ -144,7 +149,7 @@ class Lore:
 
     def know(self, histories: Histories) -> list[Tensor]:
         """Fit the users' weights to their choices and return their directions."""
-        recipe, directions = self.recipe, self.directions_
+        recipe, directions = self.recipe, self.network_
         pairs = histories.responses()
         parts = (pairs[:, :, 0] - pairs[:, :, 1]) @ directions.vectors / recipe.divisor
 

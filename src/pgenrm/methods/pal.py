@@ -120,10 +120,13 @@ class Pal:
         self.recipe = recipe
         self.form = form
 
+    def set_up(self, train_histories: Histories) -> None:
+        """Make maps and prototypes."""
+        self.network_ = Ideals(train_histories, self.recipe, self.form)
+
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
-        """Train maps, prototypes and users' weights."""
-        recipe = self.recipe
-        self.network_ = network = Ideals(train_histories, recipe, self.form)
+        """Train maps and prototypes, and with them users' weights."""
+        recipe, network = self.recipe, self.network_
         users = nn.Parameter(torch.zeros(train_histories.n_users, recipe.n_prototypes))
         others = [network.prototypes, network.centre, network.log_scale, users]
         optimizer = torch.optim.AdamW(
@@ -133,6 +136,7 @@ class Pal:
             ],
             recipe.learning_rate,
             weight_decay=0.0,
+            fused=True,
         )
 
         def losses(epoch: int) -> Iterator[Tensor]:
@@ -239,43 +243,56 @@ class PublishedPal:
     def __init__(self, recipe: PublishedPalRecipe) -> None:
         self.recipe = recipe
 
+    def set_up(self, train_histories: Histories) -> None:
+        """Make map, prototypes and users' weights."""
+        self.network_ = Remembered(train_histories, self.recipe)
+        self.rows_ = {user_id: i for i, user_id in enumerate(train_histories.user_ids)}
+
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train map, prototypes and users' weights to the end."""
-        recipe = self.recipe
-        self.map_ = _map(train_histories.vectors.shape[1], recipe.width)
-        self.prototypes_ = nn.Parameter(torch.randn(recipe.n_prototypes, recipe.width))
-        self.weights_ = nn.Parameter(torch.rand(train_histories.n_users, recipe.n_prototypes))
-        self.rows_ = {user_id: i for i, user_id in enumerate(train_histories.user_ids)}
-        network = nn.ParameterList([*self.map_.parameters(), self.prototypes_, self.weights_])
+        recipe, network = self.recipe, self.network_
         pairs = train_histories.pairs[train_histories.present]  # [n_choices, 2]
         owners = train_histories.present.nonzero()[:, 0]
 
         def losses(epoch: int) -> Iterator[Tensor]:
             for some in batches(len(pairs), recipe.batch_size, rng("pal", seed, epoch)):
                 vectors = train_histories.vectors[pairs[some]]
-                yield preference_loss(self._rewards(vectors, self.weights_[owners[some]])).mean()
+                yield preference_loss(network(vectors, network.weights[owners[some]])).mean()
 
         train(
             network,
-            torch.optim.Adam(network.parameters(), recipe.learning_rate),
+            torch.optim.Adam(network.parameters(), recipe.learning_rate, fused=True),
             losses,
             lambda: validation.loss(self),
             Schedule(recipe.n_epochs, None),
             name="pal",
         )
 
-    def _rewards(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        return torch.einsum("nrd,nd->nr", self.map_(vectors), weights @ self.prototypes_)
-
     def know(self, histories: Histories) -> list[Tensor]:
         """Recall the weights of training users; everybody else gets their mean."""
-        mean = self.weights_.detach().mean(dim=0)
+        weights = self.network_.weights.detach()
+        mean = weights.mean(dim=0)
         rows = [self.rows_.get(user_id) for user_id in histories.user_ids]
-        return [mean if row is None else self.weights_[row].detach() for row in rows]
+        return [mean if row is None else weights[row] for row in rows]
 
     def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
         """Return the products of mapped candidates with the users' mixed prototypes."""
-        return self._rewards(candidates.vectors, torch.stack(list(known)))
+        rewards: Tensor = self.network_(candidates.vectors, torch.stack(list(known)))
+        return rewards
+
+
+class Remembered(nn.Module):
+    """A map, prototypes, and every training user's weights over them."""
+
+    def __init__(self, histories: Histories, recipe: PublishedPalRecipe) -> None:
+        super().__init__()
+        self.map = _map(histories.vectors.shape[1], recipe.width)
+        self.prototypes = nn.Parameter(torch.randn(recipe.n_prototypes, recipe.width))
+        self.weights = nn.Parameter(torch.rand(histories.n_users, recipe.n_prototypes))
+
+    def forward(self, vectors: Tensor, weights: Tensor) -> Tensor:
+        """Return rewards [n, n_responses] of vectors [n, n_responses, d] under weights [n, k]."""
+        return torch.einsum("nrd,nd->nr", self.map(vectors), weights @ self.prototypes)
 
 
 def _map(dimension: int, width: int) -> nn.Sequential:

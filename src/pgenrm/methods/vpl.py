@@ -83,7 +83,7 @@ def vpl(
     space = Space(
         embedder, View.WHOLE if is_corrected else View.LAST_TURN, is_standardised=is_corrected
     )
-    model = Vpl(recipe) if is_corrected else PublishedVpl(recipe)
+    model = Vpl(recipe) if is_corrected else PublishedVpl(recipe, seed)
     return FrozenMethod("vpl", model, space, variant=variant, recipe=recipe, seed=seed)
 
 
@@ -95,14 +95,19 @@ class Vpl:
     def __init__(self, recipe: VplRecipe) -> None:
         self.recipe = recipe
 
+    def set_up(self, train_histories: Histories) -> None:
+        """Make the networks."""
+        dimension = train_histories.vectors.shape[1]
+        self.network_ = VplNetwork(dimension, self.recipe, self.has_nothing)
+
     def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
         """Train the networks."""
         recipe = self.recipe
-        noise = torch.randn((recipe.n_samples or 0) // 2, recipe.width)
-        self.noise_ = torch.cat([noise, -noise])
-        self.network_ = VplNetwork(train_histories.vectors.shape[1], recipe, self.has_nothing)
         optimizer = torch.optim.AdamW(
-            self.network_.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.network_.parameters(),
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         n_steps = recipe.n_epochs * self._n_batches(train_histories)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -151,7 +156,7 @@ class Vpl:
         The same noise serves everybody. Little known, much noise: what is preferred by most wins.
         """
         mean, log_variance = self.network_.encode(histories.responses(), histories.present)
-        spread = (0.5 * log_variance).exp()[:, None] * self.noise_
+        spread = (0.5 * log_variance).exp()[:, None] * self.network_.noise
         return list(_on_sphere(mean[:, None] + spread))
 
     def reward(self, known: Sequence[Tensor], candidates: Candidates) -> Tensor:
@@ -170,12 +175,15 @@ class PublishedVpl(Vpl):
 
     has_nothing = False
 
-    def fit(self, train_histories: Histories, validation: Validation, seed: int) -> None:
-        """Train the networks; keep the choices that users will be encoded from."""
+    def __init__(self, recipe: VplRecipe, seed: int) -> None:
+        super().__init__(recipe)
         self._seed = seed
+
+    def set_up(self, train_histories: Histories) -> None:
+        """Make the networks; keep the choices that users will be encoded from."""
         self._vectors = train_histories.vectors
         self._pool = train_histories.pairs[train_histories.present]  # [n_choices, 2]
-        super().fit(train_histories, validation, seed)
+        super().set_up(train_histories)
 
     def _n_batches(self, histories: Histories) -> int:
         return -(-int(histories.present.sum()) // self.recipe.batch_size)
@@ -219,6 +227,9 @@ class VplNetwork(nn.Module):
         """
         super().__init__()
         width = recipe.width
+        half = torch.randn((recipe.n_samples or 0) // 2, width)
+        self.noise: Tensor
+        self.register_buffer("noise", torch.cat([half, -half]))  # of latent vectors once learnt
         self.clamp = recipe.clamp
         self.pair = _perceptron([2 * dimension, width, width, width], recipe.slope)
         self.nothing = nn.Parameter(torch.zeros(1, 1, width)) if has_nothing else None
