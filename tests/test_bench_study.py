@@ -1,0 +1,131 @@
+"""The study of `make bench`: what it would run, and that its pages say what the records hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks.bench_study import paper, tables
+from benchmarks.bench_study.page import write
+from benchmarks.bench_study.steps import (
+    HISTORY_SIZES,
+    NOT_RUN,
+    TINY,
+    WORLD_CONFIG,
+    Sizes,
+    benches,
+    simulate,
+)
+from typer.testing import CliRunner
+
+from pgenrm.bench.methods import check_names
+from pgenrm.bench.plan import DataSource, note_command, open_plan
+from pgenrm.bench.published import published
+from pgenrm.bench.run import Task, run_method
+from pgenrm.cli import app
+from pgenrm.cli.simulate import read_config
+from pgenrm.data.simulated import world_dataset
+from pgenrm.methods.protocol import judgment_of
+from pgenrm.seeding import rng
+from pgenrm.sim.world import World
+from pgenrm.types import Comparison, Judgment
+from tests.bench_cases import Chance
+
+ALL_STEPS = list(benches(Sizes(), "nano", "base"))
+
+
+def test_every_row_of_the_paper_is_run_or_the_reason_is_given() -> None:
+    run = {name for step in ALL_STEPS for name in step.methods}
+    check_names(run)
+    assert set(published().table_1) <= run | set(NOT_RUN)
+    assert not run & set(NOT_RUN)
+
+
+def test_without_a_language_model_everything_else_is_run() -> None:
+    kept = [step.name for step in benches(Sizes(), None, None)]
+    assert kept == ["all", *(f"history-{n}" for n in HISTORY_SIZES)]
+
+
+@pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)
+def test_every_step_is_a_command_that_pgenrm_knows(step, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments = step.command(tmp_path, TINY)
+    options = {a for a in arguments if a.startswith("--")}
+    known = CliRunner().invoke(app, ["bench", "run", "--help"], env={"COLUMNS": "200"}).output
+    assert options <= set(re.findall(r"--[a-z-]+", known))
+
+
+def test_the_world_has_300_unseen_users_and_3000_comparisons() -> None:
+    world = World(read_config(WORLD_CONFIG))
+    n_users = Sizes().n_users
+    assert sum(not world.person(i).is_seen for i in range(n_users)) == 300
+    assert n_users * world.config.n_test == 3000
+    assert str(n_users) in simulate(Path("out"), Sizes())
+
+
+class Knowing(Chance):
+    """Knows the labels, and uses them with a chance."""
+
+    def __init__(self, name: str, p: float, seed: int, labels: dict[str, int | None]) -> None:
+        super().__init__(name, p, seed, is_trained=True)
+        self.labels = labels
+
+    def judgment(self, comparison: Comparison) -> Judgment:
+        is_right = rng(self.name, self.seed, comparison.id).random() < self.p
+        scores = [float((i == self.labels[comparison.id]) == is_right) for i in range(2)]
+        return judgment_of(comparison, scores, method=self.name, seed=self.seed)
+
+
+CHANCES = {
+    "gpo": 0.8,
+    "gpo+shuffled": 0.5,
+    "gpo-published": 0.6,
+    "lore": 0.5,
+    "lore+shuffled": 0.5,
+    "lore-published": 0.8,
+    "pgenrm": 0.9,
+    "oracle": 0.95,
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of a made-up study without a language model."""
+    out = tmp_path_factory.mktemp("study")
+    data = world_dataset("sim", World(seed=1), 80)
+    for name in ("all", *(f"history-{n}" for n in HISTORY_SIZES)):
+        items = open_plan(out / name, DataSource(target="sim"), data)
+        note_command(out / name, ["pgenrm", "bench"])
+        comparisons = [item.comparison for item in items]
+        labels = {c.id: c.label for c in comparisons}
+        for method, p in CHANCES.items():
+            for seed in range(2):
+                judge = Knowing(method, p, seed, labels)
+                run_method(judge, Task(method, seed), data, comparisons, out / name)
+    (out / "steps.tsv").write_text("all\t12.5\t0\n")
+    return out
+
+
+def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "paper.md").write_text(f"Before.\n{paper.BEGIN}\nold\n{paper.END}\nAfter.\n")
+    steps = list(benches(TINY, None, None))
+    write(study, docs, TINY, steps, "no weights", ["--tiny"])
+    page = (docs / "results.md").read_text()
+    found = tables.Bench(study / "all").methods["gpo"]
+    assert f"{100 * found.parts['all'].accuracy.value:.1f} [" in page
+    assert "Rows are missing" in page
+    assert "no weights" in page
+    assert re.search(r"\| GPO \|.*\| falls \|", page)
+    assert re.search(r"\| LoRe \|.*\| does not fall: uses no user \|", page)
+    assert "- LoRe:" in page
+    assert "- GPO:" not in page
+    assert "## Commands" in page
+    assert (docs / "report-all.html").read_text().startswith("<!doctype html>")
+    told = (docs / "paper.md").read_text()
+    assert "old" not in told
+    assert told.startswith("Before.")
+    assert told.rstrip().endswith("After.")
+    assert "57.87" in told  # as published
+    before = (docs / "results.md").read_text()
+    write(study, docs, TINY, steps, "no weights", ["--tiny"])
+    assert (docs / "results.md").read_text() == before
