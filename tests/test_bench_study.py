@@ -26,6 +26,7 @@ from pgenrm.cli.simulate import read_config
 from pgenrm.data.simulated import world_dataset
 from pgenrm.methods.protocol import judgment_of
 from pgenrm.seeding import rng
+from pgenrm.sim.config import WorldConfig
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment
 from tests.bench_cases import Chance
@@ -90,14 +91,14 @@ CHANCES = {
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of a made-up study without a language model."""
     out = tmp_path_factory.mktemp("study")
-    data = world_dataset("sim", World(seed=1), 80)
-    for name in ("all", *(f"history-{n}" for n in HISTORY_SIZES)):
+    data = world_dataset("sim", World(WorldConfig(n_train=2), seed=1), 40)
+    for name, chances, n_seeds in (("all", CHANCES, 2), ("history-0", {"gpo": 0.5}, 1)):
         items = open_plan(out / name, DataSource(target="sim"), data)
         note_command(out / name, ["pgenrm", "bench"])
         comparisons = [item.comparison for item in items]
         labels = {c.id: c.label for c in comparisons}
-        for method, p in CHANCES.items():
-            for seed in range(2):
+        for method, p in chances.items():
+            for seed in range(n_seeds):
                 judge = Knowing(method, p, seed, labels)
                 run_method(judge, Task(method, seed), data, comparisons, out / name)
     (out / "steps.tsv").write_text("all\t12.5\t0\n")

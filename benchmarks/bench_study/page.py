@@ -9,8 +9,9 @@ from benchmarks.bench_study import paper, tables
 from benchmarks.bench_study.steps import HISTORY_SIZES, Sizes
 from benchmarks.bench_study.steps import Bench as Step
 
-from pgenrm.bench.metrics import HARD
+from pgenrm.bench.metrics import ALL, HARD
 from pgenrm.bench.plan import read_commands
+from pgenrm.bench.results import MethodResult
 from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.data.dataset import TEST_UNSEEN
 from pgenrm.report.write import PAGE, write_report
@@ -20,6 +21,8 @@ HEAD: Final = (
     *("against the best baseline", "mean ± error of runs", "calibration error"),
     *("*published: Arena 8B*", "*published: PRISM 8B*"),
 )
+READ: Final = 0.2
+"""Coverage below which a model is said not to understand a prompt."""
 REASONS: Final = {
     "GPO": "The published form sees the same choices, and its gradients, summed over an epoch, "
     "amount to a larger step.",
@@ -84,7 +87,7 @@ def _opening(
 ) -> str:
     plan = every.result.plan
     last = read_commands(out / "all")[-1]
-    unseen = next(iter(every.methods.values())).parts[TEST_UNSEEN]
+    unseen = _any(every).parts[TEST_UNSEEN]
     command = " ".join(["python -m benchmarks.bench_study", *arguments])
     models = sorted({step.model for step in steps if step.model})
     versions = ", ".join(f"{name} {version}" for name, version in last.versions.items())
@@ -115,6 +118,11 @@ def _opening(
     return "\n\n".join(lines)
 
 
+def _any(bench: tables.Bench) -> MethodResult:
+    """Return some method: all have judged the same."""
+    return next(iter(bench.methods.values()))
+
+
 def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: str) -> str:
     references = [row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE}]
     names = [*tables.table_1_names(), *references]
@@ -134,25 +142,41 @@ def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: 
             f"`{of_model.result.best_baseline}`.",
             tables.markdown(HEAD, tables.main_rows(of_model, names, "see the table above")),
         ]
-    if asked := found.get("model-synthesize-me"):
-        n = sum(asked.result.plan.n_items.values())
-        rows = tables.main_rows(asked, list(asked.methods), "")
-        parts += [
-            "### SynthesizeMe",
-            f"{n} comparisons, since it asks the model up to some 200 times for each user.",
-            tables.markdown(HEAD, rows),
-        ]
+    parts += _judges(found)
     return "\n\n".join(parts)
 
 
+def _judges(found: dict[str, tables.Bench]) -> list[str]:
+    """Return what is said of the rows with prompts of their own."""
+    benches = [found[name] for name in ("model-judges", "model-synthesize-me") if name in found]
+    if not benches:
+        return []
+    rows = [row for bench in benches for row in tables.main_rows(bench, list(bench.methods), "")]
+    counts = " and ".join(str(sum(b.result.plan.n_items.values())) for b in benches)
+    said = f"{counts} comparisons: judges under prompts of their own, and SynthesizeMe."
+    unread = [
+        method.label
+        for bench in benches
+        for method in bench.methods.values()
+        if method.parts[ALL].coverage < READ
+    ]
+    if unread:
+        said += (
+            f" The model gives hardly any readable answer to {', '.join(unread)}; the bundled "
+            "judge was taught the prompts of evaluation chains and no others."
+        )
+    return ["### Judges with the language model", said, tables.markdown(HEAD, rows)]
+
+
 def _shuffled(every: tables.Bench, found: dict[str, tables.Bench]) -> str:
-    head = ("", "as is", "users shuffled", "difference", "without past choices", "")
+    head = ("", "as is", "users shuffled", "difference", "shuffled against none", "")
     rows = tables.shuffled_rows(every, found.get("history-0"))
     parts = [
         "## What methods owe to their users",
         "Every user is judged as somebody else, with his history and statements. A method that "
-        "does not fall uses nothing of them. Without past choices: on fewer comparisons, see the "
-        "table of past choices.",
+        'does not fall uses nothing of them. "Shuffled against none": against the same method '
+        "shown no past choice of anybody, which is the population's level; statements are the "
+        "user's own there.",
         tables.markdown(head, rows),
     ]
     if of_model := found.get("model"):
@@ -191,15 +215,15 @@ def _histories(found: dict[str, tables.Bench]) -> str:
 
 def _hard(every: tables.Bench, by_model: tables.Bench | None) -> str:
     names = [row.name for row in ROWS]
-    part = next(iter(every.methods.values())).parts[HARD]
+    part = _any(every).parts[HARD]
     parts = [
         "## Hard negatives",
         f"Pairs without a flawed response that most prototypes hardly tell apart and this user "
         f"does: {part.n} of all comparisons.",
         tables.markdown(("", "all", "hard pairs"), tables.hard_rows(every, names)),
     ]
-    if by_model:
-        n = next(iter(by_model.methods.values())).parts[HARD].n
+    if by_model and HARD in _any(by_model).parts:
+        n = _any(by_model).parts[HARD].n
         rows = tables.hard_rows(by_model, names)
         parts += [
             f"With the language model, {n} hard pairs:",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.bench_study.steps import HISTORY_SIZES, NOT_RUN
-from benchmarks.bench_study.tables import NOTHING, Bench, Row, markdown
+from benchmarks.bench_study.tables import NOTHING, Bench, Row, accuracy, markdown
 
 from pgenrm.bench.metrics import ALL
 from pgenrm.bench.published import published
@@ -74,14 +74,16 @@ def _of_model(found: Mapping[str, Bench], name: str, why_no_model: str) -> str:
         return f"not run: {NOT_RUN[name]}"
     if "model" not in found:
         return f"not run: {why_no_model}" if why_no_model else NOTHING
-    of_many = _accuracy(found["model"], name)
-    return of_many if of_many != NOTHING else _accuracy(found.get("model-synthesize-me"), name)
+    for bench in ("model", "model-judges", "model-synthesize-me"):
+        if (figure := _accuracy(found.get(bench), name)) != NOTHING:
+            return figure
+    return NOTHING
 
 
 def _accuracy(bench: Bench | None, name: str) -> str:
     if bench is None or name not in bench.methods:
         return NOTHING
-    return percent(bench.methods[name].parts[ALL].accuracy)
+    return accuracy(bench.methods[name])
 
 
 def _table_12(found: Mapping[str, Bench]) -> str:

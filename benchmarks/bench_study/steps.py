@@ -20,7 +20,7 @@ OURS: Final = tuple(row.name for row in ROWS if row.kind is Kind.OURS)
 CONTROLS: Final = tuple(row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE})
 PERSONALISED: Final = (*LEARNT, *PUBLISHED, "pgenrm-ind8", "pgenrm-ind8-pro4", "bayes-observer")
 """Methods that learn or read something of each user, in the bench without a language model."""
-PERSONALISED_BY_MODEL: Final = ("judge-history", "judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
+PERSONALISED_BY_MODEL: Final = ("judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
 NOT_RUN: Final = {
     "reward-model-personas": "SynthesizeMe would have to ask the model up to some 200 times for "
     "each training user",
@@ -39,17 +39,22 @@ class Sizes:
     n_seeds: int = 3
     """Runs of every method that learns from others."""
     n_model: int = 150
-    """Comparisons of each split that the language model judges."""
+    """Comparisons of each split that the language model judges with chains."""
+    n_judges: int = 30
+    """... under prompts other than those of chains, which the bundled judge was never taught."""
+    n_synthesize_me: int = 3
+    """... where it is asked up to some 200 times for each user."""
     n_calibration: int = 100
     """Validation comparisons that P-GenRM is calibrated on where the language model writes."""
-    n_synthesize_me: int = 15
-    """... where it is asked often for each user."""
-    n_history: int = 500
-    """Comparisons of each split by number of past choices."""
 
 
 TINY: Final = Sizes(
-    n_users=60, n_seeds=1, n_model=4, n_calibration=4, n_synthesize_me=1, n_history=8
+    n_users=60,
+    n_seeds=1,
+    n_model=4,
+    n_judges=2,
+    n_synthesize_me=1,
+    n_calibration=4,
 )
 """For trying the study out; its numbers mean nothing."""
 
@@ -113,27 +118,28 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
         reward_base=reward_base,
     )
     for n in HISTORY_SIZES:
-        methods = (*LEARNT, "gpo-published", "lore-published", *OURS[:3], "bayes-observer")
-        yield Bench(f"history-{n}", methods, limit=sizes.n_history, n_history=n)
+        methods = (*LEARNT, "gpo-published", "lore-published", *OURS[:2], "bayes-observer")
+        yield Bench(f"history-{n}", methods, n_history=n)
     if model is None:
         return
     of_model = Bench("model", (), model, n_calibration=sizes.n_calibration)
     yield replace(
         of_model,
-        methods=(*OURS, *JUDGES, *_shuffled(PERSONALISED_BY_MODEL), *LEARNT, *CONTROLS),
+        methods=(*OURS, "judge-psi", *_shuffled(PERSONALISED_BY_MODEL), *LEARNT, *CONTROLS),
         limit=sizes.n_model,
     )
+    yield replace(of_model, name="model-judges", methods=tuple(JUDGES), limit=sizes.n_judges)
     yield replace(
         of_model,
         name="model-synthesize-me",
-        methods=("synthesize-me", "judge-cot", "judge-history", "pgenrm-ind8"),
+        methods=("synthesize-me",),
         limit=sizes.n_synthesize_me,
     )
     for n in HISTORY_SIZES:
         yield replace(
             of_model,
             name=f"model-history-{n}",
-            methods=("pgenrm",),
+            methods=("pgenrm",) if n else ("pgenrm", *PERSONALISED_BY_MODEL[:2]),
             limit=sizes.n_model,
             n_history=n,
         )

@@ -8,14 +8,16 @@ from typing import Final
 import numpy as np
 from benchmarks.bench_study.steps import HISTORY_SIZES, NOT_RUN
 
-from pgenrm.bench.counting import Counted
 from pgenrm.bench.metrics import ALL, HARD, evaluate, read_runs
-from pgenrm.bench.plan import read_items
+from pgenrm.bench.plan import Item, read_items
 from pgenrm.bench.published import published
-from pgenrm.bench.results import BenchResult, Difference, MethodResult
+from pgenrm.bench.results import BenchResult, MethodResult
 from pgenrm.bench.rows import ROWS, Kind, row_of
+from pgenrm.bench.statistics import Estimate, Floats, estimate, resample
+from pgenrm.bench.statistics import share as share_of_sums
 from pgenrm.data.dataset import TEST_SEEN, TEST_UNSEEN
-from pgenrm.report.tables import percent, points, quoted, seconds, share
+from pgenrm.report.tables import expected_error, percent, points, quoted, seconds, share
+from pgenrm.types import Outcome
 
 Row = list[str]
 TABLE_1: Final = (Kind.JUDGE, Kind.TRAINED, Kind.OURS)
@@ -39,15 +41,31 @@ class Bench:
         return {m.name: m for m in self.result.methods if not m.n_missing}
 
     @cached_property
-    def _counted(self) -> Counted:
-        items = read_items(self.out)
-        runs = read_runs(self.out, items)
-        users = [item.comparison.user.id for item in items]
-        return Counted(users, [None] * len(items), runs, np.ones(len(items), bool))
+    def items(self) -> list[Item]:
+        """The comparisons."""
+        return read_items(self.out)
 
-    def difference(self, name: str, to: str) -> Difference | None:
-        """Compare two methods of this bench on the same comparisons, where both are here."""
-        return self._counted.difference(name, to) if {name, to} <= set(self.methods) else None
+    @cached_property
+    def right(self) -> dict[str, Floats]:
+        """Of every method, the share of its runs that were right: [n_comparisons]."""
+        runs = read_runs(self.out, self.items)
+        return {run.name: run.share_of(Outcome.CORRECT) for run in runs}
+
+    def difference(self, name: str, to: str, of: "Bench | None" = None) -> Estimate | None:
+        """Compare a method with one of this bench or of another over the same comparisons.
+
+        Returns:
+            The first less the second, paired by user; None where one of them was not run.
+        """
+        other = of or self
+        if name not in self.methods or to not in other.methods:
+            return None
+        if [i.comparison.id for i in self.items] != [i.comparison.id for i in other.items]:
+            raise SystemExit(f"{self.out} and {other.out} are over different comparisons")
+        _, user = np.unique([i.comparison.user.id for i in self.items], return_inverse=True)
+        columns = (self.right[name] - other.right[to], np.ones(len(user)))
+        sums = resample(np.stack([np.bincount(user, values) for values in columns], axis=1))
+        return estimate(share_of_sums(sums[:, 0], sums[:, 1]), int(user.max()) + 1)
 
 
 def is_there(out: Path) -> bool:
@@ -77,19 +95,20 @@ def _figures(bench: Bench, name: str, reason: str) -> Row:
         return [f"not run: {reason}", *[NOTHING] * 7]
     part = method.parts[ALL]
     return [
-        percent(part.accuracy),
+        accuracy(method),
         share(part.coverage),
-        *(percent(method.parts[n].accuracy) for n in (TEST_SEEN, TEST_UNSEEN, HARD)),
+        *(accuracy(method, n) for n in (TEST_SEEN, TEST_UNSEEN, HARD)),
         NOTHING if part.versus_best is None else points(part.versus_best.by),
         NOTHING
         if method.error_of_runs is None
         else f"{share(method.mean_of_runs)} ± {share(method.error_of_runs)}",
-        NOTHING if method.calibration is None else share(_calibration_error(method)),
+        share(expected_error(method)),
     ]
 
 
-def _calibration_error(method: MethodResult) -> float | None:
-    return method.calibration.expected_calibration_error if method.calibration else None
+def accuracy(method: MethodResult, part: str = ALL) -> str:
+    """Write the accuracy on a part of the comparisons, which a small bench may lack."""
+    return percent(method.parts[part].accuracy) if part in method.parts else NOTHING
 
 
 def table_1_names() -> list[str]:
@@ -102,7 +121,7 @@ def shuffled_rows(bench: Bench, without: Bench | None) -> list[Row]:
 
     Args:
         bench: with methods and their shuffled forms.
-        without: the same methods without any past choice; None where that was not run.
+        without: the same comparisons without any past choice; None where that was not run.
     """
     rows = []
     for name in bench.methods:
@@ -112,38 +131,38 @@ def shuffled_rows(bench: Bench, without: Bench | None) -> list[Row]:
         lost = bench.difference(name, plain)
         if lost is None:
             continue
-        bare = without.methods.get(plain) if without else None
+        above = bench.difference(name, plain, without) if without else None
         rows.append(
             [
                 row_of(plain).label,
-                percent(bench.methods[plain].parts[ALL].accuracy),
-                percent(bench.methods[name].parts[ALL].accuracy),
-                points(lost.by),
-                NOTHING if bare is None else percent(bare.parts[ALL].accuracy),
+                accuracy(bench.methods[plain]),
+                accuracy(bench.methods[name]),
+                points(lost),
+                points(above),
                 "falls" if is_below(lost) else "does not fall: uses no user",
             ]
         )
     return rows
 
 
-def is_below(difference: Difference) -> bool:
+def is_below(difference: Estimate) -> bool:
     """Whether the interval of a difference lies below nothing."""
-    return difference.by.interval is not None and difference.by.interval[1] < 0
+    return difference.interval is not None and difference.interval[1] < 0
 
 
-def is_above(difference: Difference) -> bool:
+def is_above(difference: Estimate) -> bool:
     """Whether the interval of a difference lies above nothing."""
-    return difference.by.interval is not None and difference.by.interval[0] > 0
+    return difference.interval is not None and difference.interval[0] > 0
 
 
-def variant_rows(bench: Bench) -> list[tuple[Row, Difference]]:
+def variant_rows(bench: Bench) -> list[tuple[Row, Estimate]]:
     """Return corrected beside published forms, with the paired difference."""
     rows = []
     for name in bench.methods:
         plain = name.removesuffix("-published")
         if name.endswith("-published") and (gain := bench.difference(plain, name)):
-            cells = [percent(bench.methods[n].parts[ALL].accuracy) for n in (plain, name)]
-            rows.append(([row_of(plain).label, *cells, points(gain.by)], gain))
+            cells = [accuracy(bench.methods[n]) for n in (plain, name)]
+            rows.append(([row_of(plain).label, *cells, points(gain)], gain))
     return rows
 
 
@@ -159,7 +178,7 @@ def history_rows(benches: dict[int, Bench], *, is_published: bool) -> list[Row]:
         [
             row_of(name).label,
             *(
-                percent(benches[n].methods[name].parts[ALL].accuracy)
+                accuracy(benches[n].methods[name])
                 if n in benches and name in benches[n].methods
                 else NOTHING
                 for n in HISTORY_SIZES
@@ -179,8 +198,8 @@ def hard_rows(bench: Bench, names: Iterable[str]) -> list[Row]:
     return [
         [
             row_of(name).label,
-            percent(bench.methods[name].parts[ALL].accuracy),
-            percent(bench.methods[name].parts[HARD].accuracy),
+            accuracy(bench.methods[name]),
+            accuracy(bench.methods[name], HARD),
         ]
         for name in names
         if name in bench.methods
