@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pgenrm.engines.protocol import Sampling
-from pgenrm.errors import InputError, TrainingError
+from pgenrm.errors import EngineError, InputError
 from pgenrm.train.nano_rollouts import check_shape_of, write_completions
 from pgenrm.train.rl_recipe import RlRecipe
 from tests.nano_checkpoint import make_nano_checkpoint
@@ -83,5 +83,5 @@ def test_probabilities_that_are_no_numbers_are_an_error(model: Any) -> None:
     spoiled.load_state_dict(model.state_dict())
     with torch.no_grad():
         spoiled.model.norm.weight.fill_(3e38)
-    with pytest.raises(TrainingError, match="no numbers any more"):
+    with pytest.raises(EngineError, match="no numbers any more"):
         write_completions(spoiled, PROMPTS[:1], WARM, [0], [0])

@@ -16,9 +16,9 @@ from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import first_free_block, n_blocks
 from pgenrm.train.grpo import ChainTrainer, Rollouts, grpo_config, n_prompts
 from pgenrm.train.hardness import CurriculumDraw, Estimate, HardnessLog, hardness
-from pgenrm.train.record import RunRecord
+from pgenrm.train.record import RunRecord, finished_run
 from pgenrm.train.rewards import format_error, margin, outcome, read_chain
-from pgenrm.train.rl import finished, load_prompts, run, start_trainer
+from pgenrm.train.rl import load_prompts, run, start_trainer
 from pgenrm.train.rl_recipe import CurriculumRecipe
 
 try:
@@ -56,7 +56,7 @@ def train_curriculum(
         InputError: recipe, model and data do not go together, or `out` holds another run.
         TrainingError: the run had to stop; run.json says why, and where it can go on from.
     """
-    if resume and (before := finished(out)):
+    if resume and (before := finished_run(out, recipe, resume=True)):
         return before
     config = grpo_config(
         recipe, out, reward_weights=[1.0, 1.0], num_generations_eval=recipe.hardness.n_samples

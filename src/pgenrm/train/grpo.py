@@ -1,10 +1,11 @@
 """What both stages of reinforcement learning share: TRL's GRPOTrainer, made safe for chains.
 
-Four things are added to it. A group in which a reward could not be had for some completion goes
+Five things are added to it. A group in which a reward could not be had for some completion goes
 without that reward altogether: TRL counts a missing one as 0 in the sum, and the others of the
 group would seem better than they are. The order of prompts is a function of the seed, so that a run
-can be resumed. And whoever wants to know what was sampled is told: samples for a person, the mix of
-a curriculum, estimates of hardness.
+can be resumed. Whoever wants to know what was sampled is told: samples for a person, the mix of a
+curriculum, estimates of hardness. A small model's chains can be written by `nano_rollouts`. And
+next to nothing is computed for padding.
 """
 
 import os
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from pgenrm.engines.protocol import Sampling
-from pgenrm.errors import InputError, MissingExtraError, PgenrmError, TrainingError
+from pgenrm.errors import EngineError, InputError, MissingExtraError, PgenrmError, TrainingError
 from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import BlockSampler, Draw, n_blocks
+from pgenrm.train.padding import parts_by_length
 from pgenrm.train.record import last_checkpoint
 from pgenrm.train.rl_recipe import GrpoRecipe
 from pgenrm.train.trl_config import trl_config
 
 try:
     import torch
+    from torch.nn.functional import pad
     from trl import GRPOConfig, GRPOTrainer
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
@@ -91,7 +94,8 @@ class ChainTrainer(GRPOTrainer):
     ) -> Any:
         """Write one completion per prompt, in this process; called by TRL."""
         if self.write is None:
-            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, *rest)
+            trl: Any = super()  # which has no types
+            return trl._generate_single_turn(prompt_ids, images, fields, num_generations, *rest)
         number = self._next_block() if self.model.training else f"probe {self.state.global_step}"
         first = self.accelerator.process_index * len(prompt_ids)
         seeds = [
@@ -103,7 +107,61 @@ class ChainTrainer(GRPOTrainer):
             top_p=self.args.top_p,
             max_tokens=self.args.max_completion_length,
         )
-        return self.write(self.model, prompt_ids, sampling, seeds, self.eos_token_ids), None
+        try:
+            return self.write(self.model, prompt_ids, sampling, seeds, self.eos_token_ids), None
+        except EngineError as error:
+            raise TrainingError(
+                f"no chains could be written for step {self.state.global_step + 1} ({error}); "
+                f"lower trl.learning_rate where weights burst ({self._kept()})"
+            ) from error
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **more: Any,
+    ) -> Any:
+        """Compute what TRL asks for; where rows are texts alone, in parts of similar length.
+
+        Returns:
+            Log-probabilities [n_rows, logits_to_keep], entropies of the same shape or None, and
+            no loss of experts. Both are 0 where a whole part has padding.
+        """
+        trl: Any = super()  # which has no types
+        if any(value is not None and value is not False for value in more.values()):
+            return trl._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                **more,
+            )
+        parts = list(parts_by_length(attention_mask, logits_to_keep))
+        n_columns = input_ids.shape[1]
+        found = []
+        for part in parts:
+            n_cut = n_columns - part.end
+            logps, entropies, _ = trl._get_per_token_logps_and_entropies(
+                model,
+                input_ids[part.rows, part.first : part.end],
+                attention_mask[part.rows, part.first : part.end],
+                logits_to_keep - n_cut,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+            )
+            found.append([x if x is None else pad(x, (0, n_cut)) for x in (logps, entropies)])
+        place = torch.cat([part.rows for part in parts]).argsort()
+        logps, entropies = (
+            None if columns[0] is None else torch.cat(columns)[place]
+            for columns in zip(*found, strict=True)
+        )
+        return logps, entropies, None
 
     def _next_block(self) -> int:
         """Return the number of the block that is to be sampled, or is being."""
@@ -121,12 +179,16 @@ class ChainTrainer(GRPOTrainer):
         except PgenrmError:
             raise
         except Exception as error:  # a reward function may be anybody's
-            good = last_checkpoint(Path(self.args.output_dir))
-            kept = f"{good} is good; resume from it" if good else "there is no checkpoint yet"
             raise TrainingError(
                 f"a reward function failed at step {step + 1}: {type(error).__name__}: {error}; "
-                f"mend it, then run again ({kept})"
+                f"mend it, then run again ({self._kept()})"
             ) from error
+        for i, name in enumerate(self.reward_func_names):
+            if rewards[:, i].isinf().any():  # TRL would give the whole group advantages of 0
+                raise TrainingError(
+                    f"the reward {name} is infinite at step {step + 1}; mend it, then run again "
+                    f"({self._kept()})"
+                )
         is_training = self.model.training
         n_generations = self.num_generations if is_training else self.num_generations_eval
         n_failed = rewards.isnan().sum(dim=0).tolist()
@@ -137,6 +199,10 @@ class ChainTrainer(GRPOTrainer):
             metrics[f"rewards/{name}/n_groups_dropped"].append(int(n_dropped[i]))
         self._observe(inputs, completions, rewards)
         return rewards
+
+    def _kept(self) -> str:
+        good = last_checkpoint(Path(self.args.output_dir))
+        return f"{good} is good; resume from it" if good else "there is no checkpoint yet"
 
     def _observe(self, inputs: Any, completions: Any, rewards: torch.Tensor) -> None:
         block = None

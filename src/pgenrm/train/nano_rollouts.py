@@ -15,7 +15,7 @@ from pgenrm.engines.nano import MAX_THREADS
 from pgenrm.engines.nano_decoding import write
 from pgenrm.engines.nano_network import Network, check_shape
 from pgenrm.engines.protocol import Sampling
-from pgenrm.errors import EngineError, InputError, MissingExtraError, TrainingError
+from pgenrm.errors import EngineError, InputError, MissingExtraError
 from pgenrm.types import FinishReason
 
 try:
@@ -63,8 +63,7 @@ def write_completions(
         [n] of token ids, with the one that ended it.
 
     Raises:
-        EngineError: the network cannot stand for the model.
-        TrainingError: the model's probabilities are no numbers.
+        EngineError: the network cannot stand for the model, or its probabilities are no numbers.
     """
     weights = {k: v.detach().float().cpu().numpy() for k, v in model.state_dict().items()}
     config = {**model.config.to_dict(), "eos_token_id": list(eos_ids)}
@@ -82,8 +81,5 @@ def write_completions(
         )
     written = [draft for group in drafts for draft in group]
     if any(draft.finish_reason is FinishReason.OTHER for draft in written):
-        raise TrainingError(
-            "the model's probabilities are no numbers any more; lower trl.learning_rate, then go "
-            "on with --resume from a checkpoint before"
-        )
+        raise EngineError("the model's probabilities are no numbers any more")
     return [draft.token_ids for draft in written]

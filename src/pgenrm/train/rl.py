@@ -33,8 +33,8 @@ from pgenrm.train.models import (
 from pgenrm.train.record import (
     MODEL_DIR,
     RunRecord,
-    RunStatus,
     fingerprint_files,
+    finished_run,
     read_record,
     start_run,
 )
@@ -85,7 +85,7 @@ def train_rl(
         InputError: recipe, model and data do not go together, or `out` holds another run.
         TrainingError: the run had to stop; run.json says why, and where it can go on from.
     """
-    if resume and (before := finished(out)):
+    if resume and (before := finished_run(out, recipe, resume=True)):
         return before
     if (judge is None) != (recipe.judge is None):
         raise InputError("the recipe's judge and the one given do not go together")
@@ -121,12 +121,6 @@ class Prompts:
     fingerprint: str
     facts: dict[str, Any]
     """For run.json."""
-
-
-def finished(out: Path) -> RunRecord | None:
-    """Return the record of a run that needs no resuming."""
-    before = read_record(out)
-    return before if before and before.status is RunStatus.FINISHED else None
 
 
 def load_prompts(
