@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE := 1
 # Where it is set, as in many containers, every run would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check scaling-study clean
+.PHONY: demo test check scaling-study bench train-nano ablation clean
 
 demo: .venv/.demo
 	$(BIN)/pgenrm demo
@@ -20,6 +20,18 @@ check: .venv/.dev
 
 scaling-study: .venv/.dev
 	$(BIN)/python -m benchmarks.scaling_study
+
+# Under 45 minutes on two cores, and goes on where it was stopped; rewrites docs/results.md.
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.bench_study
+
+# Hours on two cores, and goes on where it was stopped; SMOKE=1 takes minutes and learns little.
+train-nano: .venv/.dev
+	$(BIN)/python -m pgenrm.train.bundled $(if $(SMOKE),--smoke --out runs/nano-smoke,--out runs/nano)
+
+# From the checkpoints of train-nano.
+ablation: .venv/.dev
+	$(BIN)/python -m benchmarks.ablation
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
