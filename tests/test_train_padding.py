@@ -66,12 +66,11 @@ def test_the_numbers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     lengths = torch.randint(1, 150, (40, 2), generator=drawn).tolist()
     mask, n_completion = mask_of([(a, b) for a, b in lengths])
     ids = torch.randint(0, 10, mask.shape, generator=drawn)
-    given: Any = (trainer.model, ids, mask, n_completion)
+    given: Any = (trainer.model, ids, mask, n_completion, None, True)
+    trls: Any = GRPOTrainer
     with torch.no_grad():
-        ours = trainer._get_per_token_logps_and_entropies(*given, compute_entropy=True)
-        theirs = GRPOTrainer._get_per_token_logps_and_entropies(
-            trainer, *given, compute_entropy=True
-        )
+        ours = trainer._get_per_token_logps_and_entropies(*given)
+        theirs = trls._get_per_token_logps_and_entropies(trainer, *given)
     is_written = mask[:, -n_completion:].bool()
     for mine, plain in zip(ours[:2], theirs[:2], strict=True):
         assert mine.shape == plain.shape

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from pgenrm import Comparison, EvaluationChain, Judgment, PGenRM
 from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.engines.nano import NanoEngine
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.runs import Run, read_judgments
 from pgenrm.sim.observer import references
@@ -125,6 +126,7 @@ class Questions:
         rm = PGenRM(evaluator, m, n_history=one.n_choices, seed=JUDGE_SEED)
         path = out / "judged" / judge.label / f"{one.name}.jsonl"
         assert isinstance(evaluator, LanguageModelEvaluator)
+        assert isinstance(evaluator.engine, NanoEngine)
         weights = evaluator.engine.cache_identity
         settings = {"world": WORLD_SEED, "seed": JUDGE_SEED, "m": m, "weights": weights}
         with Run(path, settings) as run:

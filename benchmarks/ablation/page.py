@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.ablation.judging import FEWER, MAIN, STATED, Figures, Floats, Pass, Questions
 from benchmarks.ablation.variants import BASE, CRE, CURRICULUM, REWARDS, SFT
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from pgenrm.bench.statistics import Estimate, estimate, resample, share
 
@@ -28,6 +29,9 @@ several seeds are means over them, intervals are 95 % over users, and difference
   attributes in which the responses differ (three or more).
 """
 
+Users = Sequence[str] | NDArray[np.str_]
+"""[n]; whose comparison each is."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -43,20 +47,20 @@ class Results:
         return Figures.mean(self.figures[name][one.name])
 
 
-def mean(users: Sequence[str], values: Floats) -> Estimate | None:
+def mean(users: Users, values: Floats) -> Estimate | None:
     """Return the mean of the values [n] that are defined, with its interval over users."""
     total, n = _sums(users, values)
     return estimate(share(total, n), len(set(users)))
 
 
-def closed(users: Sequence[str], start: Floats, now: Floats, goal: Floats) -> Estimate | None:
+def closed(users: Users, start: Floats, now: Floats, goal: Floats) -> Estimate | None:
     """Return the share of the way from `start` to `goal` that `now` has gone, in percent."""
     (way, n), (whole, _) = _sums(users, now - start), _sums(users, goal - start)
     with np.errstate(divide="ignore", invalid="ignore"):
         return estimate(100 * (way / n) / (whole / n), len(set(users)))
 
 
-def _sums(users: Sequence[str], values: Floats) -> tuple[Floats, Floats]:
+def _sums(users: Users, values: Floats) -> tuple[Floats, Floats]:
     _, owner = np.unique(users, return_inverse=True)
     is_known = ~np.isnan(values)
     columns = (np.where(is_known, values, 0), is_known)

@@ -40,7 +40,9 @@ def parts_by_length(attention_mask: torch.Tensor, n_completion: int) -> Iterator
         n_completion: the last so many columns are completions'.
     """
     n_columns = attention_mask.shape[1]
-    for rows in attention_mask.sum(dim=1).argsort(stable=True).split(N_ROWS):
+    order = attention_mask.sum(dim=1).argsort(stable=True)
+    for i in range(0, len(order), N_ROWS):
+        rows = order[i : i + N_ROWS]
         columns = attention_mask[rows].any(dim=0).nonzero()
         first = int(columns[0]) // MULTIPLE * MULTIPLE
         end = min(n_columns, -(-(int(columns[-1]) + 1) // MULTIPLE) * MULTIPLE)
