@@ -91,14 +91,16 @@ def practice_world(seed: int, part: int) -> World:
     return World(seed=100_000 + 1000 * seed + part)
 
 
-def write_sec(out: Path, n_comparisons: int, seed: int, part: int = CHAIN_PART) -> None:
+def write_sec(
+    out: Path, n_comparisons: int, seed: int, part: int = CHAIN_PART, n_history: int = N_HISTORY
+) -> None:
     """Let the teacher write chains for comparisons and put the kept ones into `out`/train.parquet.
 
-    Goes on with what a killed run left.
+    They show none to `n_history` past choices. Goes on with what a killed run left.
     """
     world = practice_world(seed, part)
     found = list(islice(comparisons(world, seed), n_comparisons))
-    settings = ChainSettings(n_history=N_HISTORY, min_history=0, seed=seed)
+    settings = ChainSettings(n_history=n_history, min_history=0, seed=seed)
     write_chains(
         lambda temperature: PosteriorTeacher(world, temperature=temperature),
         found,
