@@ -25,6 +25,8 @@ REWARDS: Final = {
     "+ CRE": (0.5, 1.0),
 }
 """Name -> (alpha, beta)."""
+N_GENERATIONS: Final = 8
+"""Completions of a group."""
 BASE: Final = "base"
 SFT: Final = "SFT"
 CRE: Final = "+ CRE"
@@ -115,6 +117,7 @@ def _curriculum(one: Trained, world: Path, out: Path, sizes: Sizes, console: Con
     n_steps = -(-sizes.n_steps // 2)
     overrides = [
         *_common(one, world, n_steps, sizes),
+        f"data.limit={2 * n_steps * sizes.n_completions // N_GENERATIONS}",
         f"trl.per_device_eval_batch_size={sizes.n_completions}",
         f"hardness.every={-(-n_steps // 3)}",
     ]
@@ -133,6 +136,7 @@ def _common(one: Trained, world: Path, n_steps: int, sizes: Sizes) -> list[str]:
         f"model.path={one.weights}",
         f"data.path={world / 'train.jsonl'}",
         f"trl.per_device_train_batch_size={sizes.n_completions}",
+        f"trl.num_generations={N_GENERATIONS}",
         f"trl.max_steps={n_steps}",
         f"trl.save_steps={-(-n_steps // 3)}",
         "trl.report_to=[]",
