@@ -108,7 +108,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "paper.md").write_text(f"Before.\n{paper.BEGIN}\nold\n{paper.END}\nAfter.\n")
+    (docs / "paper.md").write_text(f"Before.\n{paper.BEGIN}\nas it was\n{paper.END}\nAfter.\n")
     steps = list(benches(TINY, None, None))
     write(study, docs, TINY, steps, "no weights", ["--tiny"])
     page = (docs / "results.md").read_text()
@@ -123,7 +123,7 @@ def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> Non
     assert "## Commands" in page
     assert (docs / "report-all.html").read_text().startswith("<!doctype html>")
     told = (docs / "paper.md").read_text()
-    assert "old" not in told
+    assert "as it was" not in told
     assert told.startswith("Before.")
     assert told.rstrip().endswith("After.")
     assert "57.87" in told  # as published

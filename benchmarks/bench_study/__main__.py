@@ -35,13 +35,18 @@ def main() -> None:
     wanted = list(benches(sizes, model, reward_base))
     if not (options.out / "world" / "card.json").exists():
         step(options.out, "world", simulate(options.out, sizes))
-    for bench in wanted:
-        if not is_complete(options.out, bench):
-            step(options.out, bench.name, bench.command(options.out, sizes))
+    failed = [
+        bench.name
+        for bench in wanted
+        if not is_complete(options.out, bench)
+        and not step(options.out, bench.name, bench.command(options.out, sizes))
+    ]
 
     from benchmarks.bench_study.page import write
 
     write(options.out, options.docs, sizes, wanted, why_no_model, sys.argv[1:])
+    if failed:
+        sys.exit(f"not complete: {', '.join(failed)}; run the same command again to go on")
 
 
 def missing(model: str) -> str:
@@ -77,8 +82,8 @@ def is_complete(out: Path, bench: Bench) -> bool:
     return all(p.exists() and p.read_bytes().count(b"\n") == n_items for p in paths)
 
 
-def step(out: Path, name: str, arguments: list[str]) -> None:
-    """Run a command of `pgenrm`, and note how long it took; where it fails, the others go on."""
+def step(out: Path, name: str, arguments: list[str]) -> bool:
+    """Run a command of `pgenrm`, and note how long it took; return whether it did all."""
     print(f"pgenrm {' '.join(arguments)}", flush=True)
     started = time.monotonic()
     code = subprocess.run([sys.executable, "-m", "pgenrm", *arguments], check=False).returncode
@@ -86,6 +91,7 @@ def step(out: Path, name: str, arguments: list[str]) -> None:
     with (out / "steps.tsv").open("a") as file:
         file.write(f"{name}\t{took:.1f}\t{code}\n")
     print(f"{name}: {took:.0f} s" + (f", exit code {code}" if code else ""), flush=True)
+    return code == 0
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class Bench:
             "--calibration": self.n_calibration,
             "--reward-base": self.reward_base,
             "--processes": 1 if self.model else None,  # the others find its completions
-            "--cache": out / "cache",
+            "--store": out / "store",
             "--out": out / self.name,
         }
         options = [text for k, v in given.items() if v is not None for text in (k, str(v))]

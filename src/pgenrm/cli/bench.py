@@ -90,7 +90,7 @@ def bench_command(
             help="Count comparisons that the model never answers as unscored.",
         ),
     ] = False,
-    cache: Annotated[
+    store: Annotated[
         Path | None,
         typer.Option(
             help="Directory for embedded texts, completions and what was learnt, which several "
@@ -190,7 +190,7 @@ def bench_command(
         dataset = load_source(source)
         items = open_plan(out, source, dataset)
     note_command(out, ["pgenrm", *sys.argv[1:]])
-    kept = cache or out
+    kept = store or out
     options = MethodOptions(
         build=build_evaluator,
         model=ModelOptions(
