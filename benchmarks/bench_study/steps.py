@@ -9,6 +9,7 @@ from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.methods.judges import ROWS as JUDGES
 
 WORLD_CONFIG: Final = Path(__file__).parent / "world.json"
+REWARD_RECIPE: Final = Path(__file__).parent / "reward_model.toml"
 HISTORY_SIZES: Final = (0, 1, 2, 3, 4, 8)
 """Past choices shown: table 12 and, as learnt methods want more, twice its most."""
 
@@ -84,6 +85,7 @@ class Bench:
             "--model": self.model,
             "--calibration": self.n_calibration,
             "--reward-base": self.reward_base,
+            "--reward-recipe": REWARD_RECIPE if self.reward_base else None,
             "--processes": 1 if self.model else None,  # the others find its completions
             "--store": out / "store",
             "--out": out / self.name,

@@ -23,6 +23,7 @@ from pgenrm.methods.judges import JUDGE_SAMPLING, N_HISTORY, ROWS, Judge
 from pgenrm.methods.personas import WithPersonas
 from pgenrm.methods.pgenrm import VARIANTS, Personalised, Scaling
 from pgenrm.methods.protocol import Method
+from pgenrm.methods.recipe import load_recipe
 from pgenrm.methods.synthesize_me import SynthesizeMe
 from pgenrm.prototypes.embedder import Embedder, SentenceTransformerEmbedder
 from pgenrm.sim.world import World
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ALTERED: Final = ("shuffled", "flipped")
 ATTRIBUTES: Final = "attributes"
+REWARD_RECIPE: Final = "reward_model"
 SCALING: Final = Scaling(m=8)
 """Of the attribute evaluator as a control."""
 
@@ -50,6 +52,8 @@ class MethodOptions(NamedTuple):
     """Where embedded texts are kept."""
     reward_base: str | None = None
     """Directory or hub id of the language model that reward models are fine-tuned from."""
+    reward_recipe: str = REWARD_RECIPE
+    """A shipped recipe of reward models, or a file."""
     models: Path = Path("models")
     """Where what was learnt is kept: reward models, and weights of methods on embeddings."""
     n_history: int | None = None
@@ -153,14 +157,15 @@ def _attributes(name: str, parts: _Parts) -> Method:
 
 
 def _reward_model(name: str, parts: _Parts) -> Method:
-    from pgenrm.methods.reward_model import RewardModel
+    from pgenrm.methods.reward_model import RewardModel, RewardModelRecipe
 
     folder = parts.options.models / f"{name}.seed{parts.seed}"
     base = str(parts.options.reward_base)
+    recipe = load_recipe(RewardModelRecipe, parts.options.reward_recipe)
     if name == "reward-model":
-        return RewardModel(base, folder, seed=parts.seed)
+        return RewardModel(base, folder, recipe=recipe, seed=parts.seed)
     personas: dict[str, str] = {}
-    model = RewardModel(base, folder, personas=personas, seed=parts.seed)
+    model = RewardModel(base, folder, recipe=recipe, personas=personas, seed=parts.seed)
     return WithPersonas(model, _synthesize_me(name, parts), personas)
 
 

@@ -12,7 +12,14 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from pgenrm.bench.ahead import are_frozen, embed_ahead
-from pgenrm.bench.methods import MethodOptions, check_names, make_method, possible, tasks_of
+from pgenrm.bench.methods import (
+    REWARD_RECIPE,
+    MethodOptions,
+    check_names,
+    make_method,
+    possible,
+    tasks_of,
+)
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
 from pgenrm.bench.pool import run_tasks
@@ -163,6 +170,13 @@ def bench_command(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    reward_recipe: Annotated[
+        str,
+        typer.Option(
+            help="Settings of reward models: reward_model (LoRA), reward_model_full, or a file.",
+            rich_help_panel=MODEL,
+        ),
+    ] = REWARD_RECIPE,
     embedder: Annotated[
         str,
         typer.Option(
@@ -206,6 +220,7 @@ def bench_command(
         embedder=embedder,
         vectors=kept / "vectors.sqlite",
         reward_base=reward_base,
+        reward_recipe=reward_recipe,
         models=kept / "models",
         n_history=history,
         n_calibration=calibration,
