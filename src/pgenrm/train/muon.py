@@ -56,7 +56,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([p for _, p in trained], {"lr": lr})
         self._join()
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make a step with each."""
         loss = None if closure is None else closure()
         for part in self._parts:

@@ -133,8 +133,9 @@ class _Trainer(SFTTrainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._muon_momentum is None or self.optimizer is not None:
             return super().create_optimizer(model)
+        trained: Any = self.model if model is None else model
         self.optimizer = MuonAdamW(
-            self.model if model is None else model,
+            trained,
             lr=self.args.learning_rate,
             weight_decay=self.args.weight_decay,
             betas=(self.args.adam_beta1, self.args.adam_beta2),

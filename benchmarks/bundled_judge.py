@@ -1,0 +1,343 @@
+"""What the bundled judge can do: the figures of docs/training.md and of its model card.
+
+Unseen users of a world that nothing was trained on judge as `pgenrm judge --model nano` does; every
+judgment is kept, so that a killed run goes on. Printed and written as Markdown:
+
+- targets: chains readable, own arithmetic right, accuracy of one chain and of the mean of eight,
+  as shares of what a Bayes observer gains over guessing; history of another user;
+- which steps of PART 1 follow from the steps before (`pgenrm.nano.check`);
+- accuracy by past choices, with and without own words, beside the Bayes observer.
+
+    python -m benchmarks.bundled_judge [--model nano] [--comparisons 3000] [--checkpoints DIR ...]
+
+All intervals are 95 % bootstrap intervals over users.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from benchmarks.scaling_study.setting import with_others_history
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from pgenrm import Comparison, Judgment, PGenRM
+from pgenrm.bench.statistics import Estimate, estimate, resample
+from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.evaluator import ChainRequest
+from pgenrm.history import draw_history
+from pgenrm.llm import LanguageModelEvaluator
+from pgenrm.nano.check import STEPS, Truth, right_steps
+from pgenrm.nano.teacher import PosteriorTeacher
+from pgenrm.runs import Run, read_judgments
+from pgenrm.seeding import rng
+from pgenrm.sim.observer import references
+from pgenrm.sim.world import World, without_statements
+from pgenrm.types import Arithmetic, Outcome
+
+WORLD_SEED: Final = 401
+JUDGE_SEED: Final = 1
+N_STEPS_CHECKED: Final = 500
+"""Comparisons whose chains are checked step by step."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pass over comparisons."""
+
+    name: str
+    model: str
+    h: int
+    m: int
+    share: float = 1.0
+    """Of the comparisons."""
+    is_shown: bool = False
+    """Whether users' own words are."""
+    is_shuffled: bool = False
+    """Whether users come with the past choices of others."""
+
+    def given(self, world: World, n: int) -> list[Comparison]:
+        """Return what is judged."""
+        found = world.comparisons("test_unseen", int(n * self.share))
+        made = list(found) if self.is_shown else [without_statements(c) for c in found]
+        return with_others_history(made) if self.is_shuffled else made
+
+
+def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
+    """List the passes, the most important first."""
+    return [
+        Job("own", model, 3, 8),
+        Job("nobody", model, 0, 2),
+        Job("shuffled", model, 3, 2, is_shuffled=True),
+        Job("own-words", model, 3, 2, is_shown=True),
+        *(Job(f"choices-{h}", model, h, 2, share=1 / 3) for h in (1, 2, 4, 6)),
+        Job("base", base, 3, 2, share=1 / 15),
+        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 3) for place in checkpoints),
+    ]
+
+
+def judged(job: Job, world: World, n: int, out: Path, console: Console) -> list[Judgment]:
+    """Judge, going on with what is there."""
+    given = job.given(world, n)
+    evaluator = build_evaluator(ModelOptions(model=job.model))
+    assert isinstance(evaluator, LanguageModelEvaluator)
+    rm = PGenRM(evaluator, job.m, n_history=job.h, seed=JUDGE_SEED)
+    weights = evaluator.engine.cache_identity
+    settings = {"world": world.seed, "seed": JUDGE_SEED, "weights": weights, **vars(job)}
+    path = out / f"{job.name}.jsonl"
+    with Run(path, settings) as run:
+        left = list(run.remaining(given))
+        for judgment in track(rm.judge(left), job.name, len(left), console=console):
+            run.add(judgment)
+    evaluator.close()
+    by_id = {judgment.id: judgment for judgment in read_judgments(path)}
+    return [by_id[c.id] for c in given]
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+def by_user(users: Sequence[str], *columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum columns [n_comparisons] by user, with the number of comparisons: [n_users, 1 + ...]."""
+    _, owner = np.unique(users, return_inverse=True)
+    values = (np.ones(len(users)), *columns)
+    return np.stack([np.bincount(owner, weights=column) for column in values], axis=1)
+
+
+def pooled_right(judgments: Sequence[Judgment]) -> NDArray[np.float64]:
+    """Whether each verdict is right; ties and unscored ones are not."""
+    return np.array([j.outcome is Outcome.CORRECT for j in judgments], float)
+
+
+def single_right(judgments: Sequence[Judgment]) -> NDArray[np.float64]:
+    """Return the share of each judgment's chains that are right on their own; a lost one is not."""
+    shares = []
+    for judgment in judgments:
+        assert judgment.label is not None  # all of the simulated world is labelled
+        n_right = sum(
+            judged.scores[judgment.label] > max(_others(judged.scores, judgment.label))
+            for judged in judgment.chains
+        )
+        shares.append(n_right / (len(judgment.chains) + len(judgment.failures)))
+    return np.array(shares)
+
+
+def _others(scores: Sequence[float], label: int) -> Iterator[float]:
+    return (score for i, score in enumerate(scores) if i != label)
+
+
+def gain_share(
+    users: Sequence[str], right: NDArray[np.float64], bayes: NDArray[np.float64]
+) -> Estimate | None:
+    """Return (a - 50) / (B - 50), with the Bayes observer judging the same comparisons."""
+    n, a, b = resample(by_user(users, right, bayes)).T
+    return estimate((a / n - 0.5) / (b / n - 0.5), len(set(users)))
+
+
+def mean(users: Sequence[str], values: NDArray[np.float64]) -> Estimate | None:
+    """Return a mean in percent, or in percentage points where values are differences."""
+    n, total = resample(by_user(users, values)).T
+    return estimate(100 * total / n, len(set(users)))
+
+
+def steps_right(
+    given: Sequence[Comparison], judgments: Sequence[Judgment], world: World
+) -> dict[str, float]:
+    """Return the share of chains that have each step right, in percent."""
+    teacher = PosteriorTeacher(world, n_particles=2)
+    found: Counter[str] = Counter()
+    n = 0
+    for comparison, judgment in zip(given, judgments, strict=True):
+        shown = draw_history(comparison, judgment.n_history, judgment.seed)
+        for judged in judgment.chains:
+            request = ChainRequest(
+                id=shown.id,
+                user=shown.user,
+                context=shown.context,
+                responses=tuple(shown.responses[i] for i in judged.order),
+            )
+            truth = Truth.of(teacher.steps(request, rng(0)))
+            found.update(k for k, is_right in right_steps(judged.chain, truth).items() if is_right)
+            n += 1
+    return {step: 100 * found[step] / n for step in STEPS} if n else {}
+
+
+def chains_of(judgments: Iterable[Judgment]) -> tuple[int, int, int]:
+    """Count chains asked for, readable ones, and those with consistent arithmetic."""
+    asked = readable = consistent = 0
+    for judgment in judgments:
+        asked += len(judgment.chains) + len(judgment.failures)
+        readable += len(judgment.chains)
+        consistent += sum(j.chain.arithmetic is Arithmetic.CONSISTENT for j in judgment.chains)
+    return asked, readable, consistent
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracy in percent under one condition."""
+
+    condition: str
+    n: int
+    n_users: int
+    m: int
+    judge: Estimate | None
+    single: Estimate | None
+    bayes: Estimate | None
+
+
+class Study:
+    """All passes, judged."""
+
+    def __init__(self, passes: Sequence[Job], n: int, out: Path, console: Console) -> None:
+        """Judge what is not judged yet."""
+        self.world = World(seed=WORLD_SEED)
+        self.jobs = {job.name: job for job in passes}
+        self.given = {name: job.given(self.world, n) for name, job in self.jobs.items()}
+        self.judgments = {
+            name: judged(job, self.world, n, out, console) for name, job in self.jobs.items()
+        }
+
+    def users(self, name: str) -> list[str]:
+        """Return whose comparisons a pass judged."""
+        return [c.user.id for c in self.given[name]]
+
+    def bayes_right(self, name: str) -> NDArray[np.float64]:
+        """Whether the Bayes observer is right, seeing what the judge of the pass saw."""
+        given, job = self.given[name], self.jobs[name]
+        [found] = references(
+            given, self.world, [job.h], with_criteria=job.is_shown, seed=JUDGE_SEED
+        )
+        labels = np.array([c.label for c in given])
+        return ((np.array(found.probabilities) < 0.5) == labels).astype(float)
+
+    def row(self, name: str, condition: str) -> Row:
+        """Sum a pass up."""
+        users, judgments, job = self.users(name), self.judgments[name], self.jobs[name]
+        return Row(
+            condition=condition,
+            n=len(users),
+            n_users=len(set(users)),
+            m=job.m,
+            judge=mean(users, pooled_right(judgments)),
+            single=mean(users, single_right(judgments)),
+            bayes=None if job.is_shuffled else mean(users, self.bayes_right(name)),
+        )
+
+    def rows(self, checkpoints: Sequence[Path]) -> list[Row]:
+        """Sum all passes up."""
+        shown = [(f"choices-{h}", f"{h} past choices") for h in (1, 2, 4, 6)]
+        return [
+            self.row("nobody", "no past choices"),
+            *(self.row(name, words) for name, words in shown[:2]),
+            self.row("own", "3 past choices"),
+            *(self.row(name, words) for name, words in shown[2:]),
+            self.row("own-words", "3 past choices and own words"),
+            self.row("shuffled", "3 past choices of another user"),
+            self.row("base", "3 past choices, before it was taught to judge (nano:base)"),
+            *(self.row(place.name, f"3 past choices, {place.name}") for place in checkpoints),
+        ]
+
+    def targets(self) -> dict[str, Estimate | float | None]:
+        """Return the figures that were aimed at."""
+        own, users = self.judgments["own"], self.users("own")
+        asked, readable, consistent = chains_of(own)
+        bayes = self.bayes_right("own")
+        others = pooled_right(self.judgments["shuffled"]) - pooled_right(self.judgments["nobody"])
+        return {
+            "chains readable, %": 100 * readable / asked,
+            "own arithmetic right, %": 100 * consistent / readable if readable else 0.0,
+            "share of the Bayes observer's gain, one chain": gain_share(
+                users, single_right(own), bayes
+            ),
+            "share of the Bayes observer's gain, m = 8": gain_share(
+                users, pooled_right(own), bayes
+            ),
+            "another user's past choices against none, points": mean(users, others),
+            "tokens of a chain": float(np.mean([c.n_tokens for j in own for c in j.chains])),
+        }
+
+    def steps(self) -> dict[str, float]:
+        """Return the share of chains that have each step right, in percent."""
+        part = slice(N_STEPS_CHECKED)
+        return steps_right(self.given["own"][part], self.judgments["own"][part], self.world)
+
+
+AIMS: Final = (">= 99.5", ">= 98", ">= 0.80", ">= 0.93", "within 2", "")
+
+
+def shown(value: Estimate | float | None, digits: int = 1) -> str:
+    """Write a figure with its interval."""
+    if value is None:
+        return ""
+    if not isinstance(value, Estimate):
+        return f"{value:.{digits}f}"
+    if value.interval is None:
+        return f"{value.value:.{digits}f}"
+    low, high = value.interval
+    return f"{value.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def markdown(study: Study, checkpoints: Sequence[Path], command: str) -> str:
+    """Write the tables."""
+    n, n_users = len(study.given["own"]), len(set(study.users("own")))
+    lines = [
+        f"`{command}`, {date.today()}: world {WORLD_SEED}, seed {JUDGE_SEED}, {n:,} comparisons of "
+        f"{n_users} unseen users; 95 % intervals over users.",
+        "",
+        "| figure | aim | measured |",
+        "|---|---|---|",
+    ]
+    for (name, value), aim in zip(study.targets().items(), AIMS, strict=True):
+        lines.append(f"| {name} | {aim} | {shown(value, 3 if 'share' in name else 1)} |")
+    lines += [
+        "",
+        "| condition | comparisons | chains | judge, % | one chain, % | Bayes observer, % |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.condition} | {row.n:,} | {row.m} | {shown(row.judge)} | {shown(row.single)} | "
+        f"{shown(row.bayes)} |"
+        for row in study.rows(checkpoints)
+    ]
+    lines += [
+        "",
+        f"Steps of {min(n, N_STEPS_CHECKED):,} comparisons' chains that follow from the steps "
+        "before them, in percent:",
+        "",
+        "| step | right |",
+        "|---|---|",
+        *(f"| {step} | {value:.1f} |" for step, value in study.steps().items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--base", default="nano:base", help="the model before any judging")
+    parser.add_argument("--comparisons", type=int, default=3000)
+    parser.add_argument("--checkpoints", type=Path, nargs="*", default=[], help="rows of their own")
+    parser.add_argument("--out", type=Path, default=Path("runs/bundled-judge"))
+    options = parser.parse_args()
+    console = Console()
+    passes = jobs(options.model, options.base, options.checkpoints)
+    study = Study(passes, options.comparisons, options.out, console)
+    command = " ".join(["python -m benchmarks.bundled_judge", *sys.argv[1:]])
+    text = markdown(study, options.checkpoints, command)
+    (options.out / "tables.md").write_text(text, "utf-8")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
