@@ -31,6 +31,7 @@ from rich.progress import track
 from pgenrm import Comparison, Judgment, PGenRM
 from pgenrm.bench.statistics import Estimate, estimate, resample
 from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.engines.nano import NanoEngine
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_history
 from pgenrm.llm import LanguageModelEvaluator
@@ -88,6 +89,7 @@ def judged(job: Job, world: World, n: int, out: Path, console: Console) -> list[
     given = job.given(world, n)
     evaluator = build_evaluator(ModelOptions(model=job.model))
     assert isinstance(evaluator, LanguageModelEvaluator)
+    assert isinstance(evaluator.engine, NanoEngine)
     rm = PGenRM(evaluator, job.m, n_history=job.h, seed=JUDGE_SEED)
     weights = evaluator.engine.cache_identity
     settings = {"world": world.seed, "seed": JUDGE_SEED, "weights": weights, **vars(job)}
@@ -218,7 +220,8 @@ class Study:
             given, self.world, [job.h], with_criteria=job.is_shown, seed=JUDGE_SEED
         )
         labels = np.array([c.label for c in given])
-        return ((np.array(found.probabilities) < 0.5) == labels).astype(float)
+        right = (np.array(found.probabilities) < 0.5) == labels
+        return np.where(right, 1.0, 0.0)
 
     def row(self, name: str, condition: str) -> Row:
         """Sum a pass up."""
