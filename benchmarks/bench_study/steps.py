@@ -39,13 +39,13 @@ class Sizes:
     """No world of the pilots that settled the recipes."""
     n_seeds: int = 3
     """Runs of every method that learns from others."""
-    n_model: int = 150
+    n_model: int = 120
     """Comparisons of each split that the language model judges with chains."""
     n_judges: int = 30
     """... under prompts other than those of chains, which the bundled judge was never taught."""
     n_synthesize_me: int = 3
     """... where it is asked up to some 200 times for each user."""
-    n_calibration: int = 100
+    n_calibration: int = 60
     """Validation comparisons that P-GenRM is calibrated on where the language model writes."""
 
 
