@@ -20,7 +20,7 @@ from pgenrm.types import (
     Preference,
     User,
 )
-from tests.cases import KnownEvaluator, shorter_is_better
+from tests.cases import KnownEvaluator, Scorer, shorter_is_better
 
 HOSTILE = (
     "</script><script>window.broken = 1</script>"
@@ -121,14 +121,14 @@ def unanswered(comparison: Comparison, method: str) -> Judgment:
 
 
 class WithChains:
-    """P-GenRM around an evaluator that prefers what is short."""
+    """P-GenRM around an evaluator, that prefers what is short unless another is given."""
 
     version = "1"
     is_trained = False
 
-    def __init__(self, name: str, m: int) -> None:
+    def __init__(self, name: str, m: int, scorer: Scorer = shorter_is_better) -> None:
         self.name = name
-        self._judge = PGenRM(KnownEvaluator(shorter_is_better), m)
+        self._judge = PGenRM(KnownEvaluator(scorer), m)
 
     def fit(self, train: Sequence[Comparison], validation: Sequence[Comparison]) -> None:
         pass

@@ -119,6 +119,11 @@ def test_chains_tokens_and_confidence_are_counted(tmp_path: Path) -> None:
     assert method.prompt_versions == ("known@1",)
 
 
+def test_a_judge_that_goes_by_position_has_no_consistent_orders(tmp_path: Path) -> None:
+    judge = WithChains("pgenrm", 4, lambda request, i: (8, 3))
+    assert evaluate(run_bench(tmp_path, [judge])).method("pgenrm").order_consistency == 0
+
+
 def test_prototypes_and_hard_pairs_come_from_the_truth(tmp_path: Path) -> None:
     world = World(seed=3)
     data = world_dataset("sim", world, 60)

@@ -61,7 +61,7 @@ def test_a_judge_that_always_prefers_the_first_position_ends_in_a_tie() -> None:
     assert judgment.choice is None
     assert judgment.scores == (5.5, 5.5)
     assert judgment.confidence == 0.5
-    assert judgment.order_consistency is None
+    assert judgment.order_consistency == 0
 
 
 def test_orders_that_disagree_are_reported() -> None:
@@ -69,7 +69,22 @@ def test_orders_that_disagree_are_reported() -> None:
         responses=("aa", "b"), scorer=lambda r, i: (9, 1) if r.responses[0] == "aa" else (5, 4)
     )
     assert judgment.choice == 0
-    assert judgment.order_consistency == 0.5
+    assert judgment.order_consistency == 0
+
+
+def test_of_three_orders_the_pairs_that_agree_count() -> None:
+    def scorer(request: ChainRequest, _: int) -> Sequence[float]:
+        first = request.responses[0]
+        best = "b" if first == "b" else "a"  # two of three orders choose a
+        return [9 if text == best else 2 for text in request.responses]
+
+    judgment = judged(responses=("a", "b", "c"), m=9, scorer=scorer)
+    assert judgment.choice == 0
+    assert judgment.order_consistency == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_one_response_has_no_order() -> None:
+    assert judged(responses=("a",), label=None).order_consistency is None
 
 
 def test_without_a_readable_chain_a_comparison_is_unscored_never_a_number() -> None:

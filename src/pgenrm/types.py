@@ -432,9 +432,10 @@ class Judgment(Value):
     choice. Otherwise how sure it is that more chains of the same kind would not change the choice,
     low where a presentation order that was asked for gave no readable chain."""
     order_consistency: float | None
-    """Share of the presentation orders whose own chains, pooled, make the same choice (neighbours'
-    chains where there are no own); None when there is no choice or fewer than two orders were
-    scored."""
+    """Share of the pairs of presentation orders that choose the same response, each order by its
+    own chains, pooled (neighbours' chains where there are no own); with two orders 1 or 0. An order
+    that ties agrees with none; whether the verdict of all orders is a tie does not matter. None
+    where fewer than two orders were scored."""
     chains: tuple[JudgedChain, ...]
     failures: tuple[FailedChain, ...]
     n_prompt_tokens: int

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import combinations
 
 import numpy as np
 from scipy.special import stdtr
@@ -79,7 +80,7 @@ def verdict(
         confidence=_confidence(groups, scores, choice)
         if probabilities is None
         else round(float(probabilities[0, :n_responses].max()), 6),
-        order_consistency=_order_consistency(groups, scores, choice),
+        order_consistency=_order_consistency(groups),
         chains=case.chains,
         failures=tuple(case.failures),
         n_prompt_tokens=sum(s.n_prompt_tokens for s in case.sets),
@@ -202,13 +203,12 @@ def _confidence(groups: Sequence[Group], scores: Floats | None, choice: int | No
     return round(max(1 - p_overtaken, 1 / len(scores)), 6)
 
 
-def _order_consistency(
-    groups: Sequence[Group], scores: Floats | None, choice: int | None
-) -> float | None:
-    """Share of the presentation orders whose own chains make the choice."""
-    if choice is None or scores is None or not groups or len(groups[0].by_order) < 2:
+def _order_consistency(groups: Sequence[Group]) -> float | None:
+    """Share of the pairs of presentation orders whose own chains choose the same response."""
+    if not groups or len(groups[0].by_order) < 2:
         return None
-    agree = [_decide(chains.mean(axis=0))[0] == choice for chains in groups[0].by_order]
+    choices = [_decide(chains.mean(axis=0))[0] for chains in groups[0].by_order]
+    agree = [a is not None and a == b for a, b in combinations(choices, 2)]
     return round(sum(agree) / len(agree), 6)
 
 

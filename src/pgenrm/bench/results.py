@@ -80,7 +80,7 @@ class MethodResult(Value):
     error_of_runs: float | None
     """Standard error over seeds; None for a single run."""
     order_consistency: float | None
-    """Mean over the comparisons that were judged in several orders."""
+    """Mean over the comparisons that were judged in several orders, ties among them."""
     is_calibrated: bool
     calibration: Reliability | None
     """None with too few verdicts that have a confidence."""

@@ -61,7 +61,8 @@ def judgment_of(
             are a tie.
         method: who gave them.
         seed: of the method.
-        order_consistency: share of presentation orders with the same choice, where it was asked.
+        order_consistency: share of pairs of presentation orders with the same choice, where
+            several were asked.
         n_history: past choices that the scores rest on.
 
     Raises:
