@@ -21,6 +21,7 @@ from pgenrm.bench.methods import check_names
 from pgenrm.bench.plan import DataSource, note_command, open_plan
 from pgenrm.bench.published import published
 from pgenrm.bench.run import Task, run_method
+from pgenrm.bench.statistics import Estimate
 from pgenrm.cli import app
 from pgenrm.cli.simulate import read_config
 from pgenrm.data.simulated import world_dataset
@@ -105,6 +106,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((-0.09, -0.01), "falls"),
+        ((-0.019, 0.015), "does not fall (within 2 points)"),
+        ((-0.07, 0.01), "cannot tell"),
+        (None, "cannot tell"),
+    ],
+)
+def test_a_loss_that_is_not_measured_well_says_nothing(
+    interval: tuple[float, float] | None, verdict: str
+) -> None:
+    assert tables.verdict_on(Estimate(value=-0.01, interval=interval)) == verdict
+
+
 def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -117,7 +133,7 @@ def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> Non
     assert "Rows are missing" in page
     assert "no weights" in page
     assert re.search(r"\| GPO \|.*\| falls \|", page)
-    assert re.search(r"\| LoRe \|.*\| does not fall: uses no user \|", page)
+    assert re.search(r"\| LoRe \|.*\| cannot tell \|", page)
     assert "- LoRe:" in page
     assert "- GPO:" not in page
     assert "## Commands" in page

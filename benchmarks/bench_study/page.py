@@ -34,7 +34,7 @@ REASONS: Final = {
     "LoRe": "The published form has no prior and steps of 0.5, and can fit directions of any "
     "length; with enough choices per user that costs it little.",
 }
-"""Why a corrected form does not win, where it does not."""
+"""What may be why a corrected form does not win; none of it is tested."""
 
 
 def write(
@@ -131,7 +131,10 @@ def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: 
         "## Table 1",
         "### All comparisons",
         "P-GenRM's chains are written by the [attribute evaluator](attributes.md), which knows no "
-        f"population. Best baseline: `{every.result.best_baseline}`.",
+        "population. P-GenRM alone is two chains, one in each order; own and neighbours' chains "
+        "are blended by the shrinkage that was calibrated on validation users, not by the paper's "
+        "mean. P-GenRM and language-model judges see three past choices of the eight that all "
+        f"other methods see. Best baseline: `{every.result.best_baseline}`.",
         tables.markdown(HEAD, tables.main_rows(every, names, why_no_model or why)),
     ]
     if of_model := found.get("model"):
@@ -173,8 +176,9 @@ def _shuffled(every: tables.Bench, found: dict[str, tables.Bench]) -> str:
     rows = tables.shuffled_rows(every, found.get("history-0"))
     parts = [
         "## What methods owe to their users",
-        "Every user is judged as somebody else, with his history and statements. A method that "
-        'does not fall uses nothing of them. "Shuffled against none": against the same method '
+        "Every user is judged as somebody else, with his history and statements. *Falls*: the "
+        "interval of the difference lies below 0; a method that does not fall uses nothing of its "
+        'users. "Shuffled against none": against the same method '
         "shown no past choice of anybody, which is the population's level; statements are the "
         "user's own there.",
         tables.markdown(head, rows),
@@ -195,7 +199,10 @@ def _variants(every: tables.Bench) -> str:
         tables.markdown(("", "corrected", "published", "difference"), [row for row, _ in rows]),
     ]
     if reasons:
-        parts += ["Where the corrected form is not clearly ahead:", "\n".join(reasons)]
+        parts += [
+            "Where the corrected form is not clearly ahead, this may be why (not tested):",
+            "\n".join(reasons),
+        ]
     return "\n\n".join(parts)
 
 

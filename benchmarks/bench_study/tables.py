@@ -22,6 +22,9 @@ from pgenrm.types import Outcome
 Row = list[str]
 TABLE_1: Final = (Kind.JUDGE, Kind.TRAINED, Kind.OURS)
 NOTHING: Final = "-"
+NEXT_TO_NOTHING: Final = 0.02
+"""A loss whose interval lies within this, either way, is none."""
+CANNOT_TELL: Final = "cannot tell"
 
 
 class Bench:
@@ -139,15 +142,22 @@ def shuffled_rows(bench: Bench, without: Bench | None) -> list[Row]:
                 accuracy(bench.methods[name]),
                 points(lost),
                 points(above),
-                "falls" if is_below(lost) else "does not fall: uses no user",
+                verdict_on(lost),
             ]
         )
     return rows
 
 
-def is_below(difference: Estimate) -> bool:
-    """Whether the interval of a difference lies below nothing."""
-    return difference.interval is not None and difference.interval[1] < 0
+def verdict_on(lost: Estimate) -> str:
+    """Say whether a method falls when its users are shuffled, or that this cannot be told."""
+    if lost.interval is None:
+        return CANNOT_TELL
+    low, high = lost.interval
+    if high < 0:
+        return "falls"
+    if low > -NEXT_TO_NOTHING and high < NEXT_TO_NOTHING:
+        return f"does not fall (within {100 * NEXT_TO_NOTHING:g} points)"
+    return CANNOT_TELL
 
 
 def is_above(difference: Estimate) -> bool:
