@@ -14,7 +14,7 @@ from pgenrm.bench.run import Task, records_path, run_method
 from pgenrm.data.simulated import world_dataset
 from pgenrm.errors import InputError, RowError
 from pgenrm.methods.controls import Fixed, Oracle
-from pgenrm.methods.protocol import judgment_of
+from pgenrm.methods.protocol import Method, judgment_of
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment, Outcome
 from tests.bench_cases import SOURCE, Chance, WithChains, dataset, run_bench
@@ -145,6 +145,31 @@ def test_prototypes_and_hard_pairs_come_from_the_truth(tmp_path: Path) -> None:
     assert macro.value == pytest.approx(mean, abs=1e-5)
     assert [m.name for m in result.methods] == ["longest", "oracle"]
     assert result.best_baseline is None
+
+
+class WithPrototype(Chance):
+    """Says that every user is of prototype `self.prototype`."""
+
+    def __init__(self, name: str, prototype: int, seed: int = 0) -> None:
+        super().__init__(name, seed=seed)
+        self.prototype = prototype
+
+    def judgment(self, comparison: Comparison) -> Judgment:
+        return super().judgment(comparison).model_copy(update={"prototype": self.prototype})
+
+
+def test_prototypes_of_unknown_users_are_those_of_one_unaltered_run(tmp_path: Path) -> None:
+    methods: list[Method] = [
+        WithPrototype("pgenrm-ind8-pro4", 1),
+        WithPrototype("pgenrm-ind8-pro4", 2, seed=1),
+        WithPrototype("pgenrm-ind16-pro8", 3),
+        WithPrototype("pgenrm-ind8-pro4+shuffled", 4),
+        Chance("gpo"),
+    ]
+    result = evaluate(run_bench(tmp_path, methods))
+    assert result.prototypes_of == "pgenrm-ind8-pro4, seed 0"
+    for method in result.methods:
+        assert [group.prototype for group in method.groups] == [1]
 
 
 def test_a_damaged_record_names_its_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Records aligned with the comparisons, and what users contribute to every statistic."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgenrm.accuracy import OUTCOMES
 from pgenrm.bench.plan import Item
-from pgenrm.bench.records import Record, read_records
+from pgenrm.bench.records import read_records
 from pgenrm.bench.results import Difference, Group, Part
 from pgenrm.bench.run import Task
 from pgenrm.bench.statistics import Estimate, Floats, estimate, mean_of_defined, resample, share
@@ -22,6 +23,7 @@ class Runs:
     """The records of one method, one run for each seed.
 
     Attributes:
+        by_task: the records of every run.
         records: of all runs.
         outcomes: [n_runs, n_items], indices into `OUTCOMES`; what has no record is unscored.
     """
@@ -29,14 +31,14 @@ class Runs:
     def __init__(self, name: str, tasks: Mapping[Task, Path], items: Sequence[Item]) -> None:
         self.name = name
         self.tasks = tasks
-        self.records: list[Record] = []
+        self.by_task = {task: list(read_records(path)) for task, path in tasks.items()}
+        self.records = list(chain.from_iterable(self.by_task.values()))
         self.outcomes = np.full((len(tasks), len(items)), OUTCOMES.index(Outcome.UNSCORED))
         at = {item.comparison.id: i for i, item in enumerate(items)}
-        for run, path in enumerate(tasks.values()):
-            for record in read_records(path):
+        for run, (task, path) in enumerate(tasks.items()):
+            for record in self.by_task[task]:
                 if record.id not in at:
                     raise InputError(f"{path}:{record.line}: {record.id!r} is not in this bench")
-                self.records.append(record)
                 if record.outcome is not None:
                     self.outcomes[run, at[record.id]] = OUTCOMES.index(record.outcome)
 

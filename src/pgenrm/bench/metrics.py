@@ -17,7 +17,7 @@ from pgenrm.bench.plan import Item, read_items, read_plan
 from pgenrm.bench.ranking import rankings
 from pgenrm.bench.records import find_tasks, read_settings
 from pgenrm.bench.results import BenchResult, Cost, Group, MethodResult, Part
-from pgenrm.bench.rows import place_of, row_of
+from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.bench.run import Timing, read_times, times_path
 from pgenrm.bench.statistics import mean_and_error
 from pgenrm.errors import InputError
@@ -53,7 +53,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
         masks[split] = is_labelled & np.array([item.split == split for item in items])
     masks[HARD] = is_labelled & np.array([bool(item.is_hard) for item in items])
     users = [item.comparison.user.id for item in items]
-    prototypes = _prototypes(items, runs)
+    prototypes, prototypes_of = _prototypes(items, runs)
     parts: dict[str, dict[str, Part]] = {run.name: {} for run in runs}
     groups: dict[str, tuple[Group, ...]] = {run.name: () for run in runs}
     for name, mask in masks.items():
@@ -66,6 +66,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
     return BenchResult(
         plan=plan,
         best_baseline=best,
+        prototypes_of=prototypes_of,
         methods=tuple(
             _result(run, parts[run.name], groups[run.name], is_labelled, out)
             for run in sorted(runs, key=lambda run: place_of(run.name))
@@ -102,18 +103,23 @@ def best_baseline(runs: Sequence[Runs], mask: Mask) -> str | None:
     return max(accuracy, key=lambda name: accuracy[name], default=None)
 
 
-def _prototypes(items: Sequence[Item], runs: Sequence[Runs]) -> list[int | None]:
-    """Return the true prototype of every comparison; where truth is unknown, a judgment's."""
-    found = {
-        record.id: record.prototype
-        for run in runs
-        for record in run.records
-        if record.prototype is not None
-    }
-    return [
-        found.get(item.comparison.id) if item.prototype is None else item.prototype
-        for item in items
-    ]
+def _prototypes(items: Sequence[Item], runs: Sequence[Runs]) -> tuple[list[int | None], str | None]:
+    """Return the true prototype of every comparison; where truth is unknown, those of one run.
+
+    Prototypes of several runs are not the same ones, and an altered run has those of other users.
+
+    Returns:
+        [n_items], and which run they are of: the first in the order of the table, its lowest seed.
+    """
+    if any(item.prototype is not None for item in items):
+        return [item.prototype for item in items], None
+    for run in sorted(runs, key=lambda run: place_of(run.name)):
+        for task in sorted(run.tasks, key=lambda task: task.seed):
+            found = {record.id: record.prototype for record in run.by_task[task]}
+            is_altered = row_of(run.name).kind is Kind.ALTERED
+            if not is_altered and any(prototype is not None for prototype in found.values()):
+                return [found.get(i.comparison.id) for i in items], f"{run.name}, seed {task.seed}"
+    return [None] * len(items), None
 
 
 def _result(

@@ -108,6 +108,8 @@ class BenchResult(Value):
     plan: Plan
     best_baseline: str | None
     """The judge or trained baseline with the highest accuracy on these very comparisons."""
+    prototypes_of: str | None = None
+    """Run that says of which prototype a user is; None where the truth is known, or nobody says."""
     methods: tuple[MethodResult, ...]
     rankings: tuple[Ranking, ...] = ()
     """Where policies were ranked."""
