@@ -28,7 +28,7 @@ from pgenrm.data.dataset import Dataset
 from pgenrm.errors import EngineError, InputError
 from pgenrm.methods.protocol import Method
 from pgenrm.seeding import rng
-from pgenrm.types import Comparison, Judgment, User
+from pgenrm.types import Comparison, Judgment, Message, User
 from tests.bench_cases import (
     SOURCE,
     Chance,
@@ -232,10 +232,15 @@ def test_all_comparisons_of_a_user_show_the_same_past_choices(n: int, seed: int)
 
 def test_past_choices_in_the_context_of_a_comparison_are_not_shown() -> None:
     one, other = comparison("u1", 0), comparison("u1", 1)
-    told = one.user.history[0].model_copy(update={"context": other.context})
-    user = one.user.model_copy(update={"history": (*one.user.history, told)})
+    answered = Message(role="assistant", content=other.responses[0])
+    later = (*other.context, answered, Message(role="user", content="And then?"))
+    told = tuple(
+        one.user.history[0].model_copy(update={"context": context})
+        for context in (other.context, later)
+    )
+    user = one.user.model_copy(update={"history": (*one.user.history, *told)})
     shared = with_shared_histories([one.model_copy(update={"user": user}), other], None)
-    assert told not in shared[0].user.history
+    assert all(pair not in shared[0].user.history for pair in told)
     assert len(shared[0].user.history) == 3
 
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm.data import Dataset, draw, load, load_lampqa, world_dataset
+from pgenrm.data.checks import history_check
 from pgenrm.data.dataset import in_neutral_order
 from pgenrm.data.posts import HEADING
 from pgenrm.errors import InputError, RowError
 from pgenrm.sim import World, WorldConfig, oracle, simulate
-from pgenrm.types import Comparison
+from pgenrm.types import Comparison, Message, User
 from tests import cases, hub_fixture
 from tests.rewrite_hub_fixture import HUB
 
@@ -199,24 +200,48 @@ def test_a_directory_is_read_by_split_and_its_test_users_are_sorted(tmp_path: Pa
     }
 
 
-def test_a_past_choice_that_is_the_comparison_itself_is_left_out(tmp_path: Path) -> None:
+def test_a_past_choice_that_tells_the_answer_is_left_out(tmp_path: Path) -> None:
     own = {"context": "Question a?", "chosen": "Good a.", "rejected": "Bad a."}
     turned = {"context": "Question a?", "chosen": "Bad a.", "rejected": "Good a."}
+    against_another = {"context": "Question a?", "chosen": "Good a.", "rejected": "Worse."}
+    later_turn = [
+        {"role": "user", "content": "Question a?"},
+        {"role": "assistant", "content": "Good a."},
+        {"role": "user", "content": "And then?"},
+    ]
+    later = {"context": later_turn, "chosen": "So.", "rejected": "Or so."}
     other = {"context": "Another?", "chosen": "Good a.", "rejected": "Bad a."}
-    path = written(tmp_path / "mine.jsonl", [row("a", "ann", [own, turned, other])])
+    leaks = [own, turned, against_another, later]
+    path = written(tmp_path / "mine.jsonl", [row("a", "ann", [*leaks, other])])
     dataset = load(str(path))
     ((comparison,),) = dataset.splits.values()
     assert [p.context[0].content for p in comparison.user.history] == ["Another?"]
     assert dataset.notes == (
-        "2 past choices are the comparison itself or one that is tested: left out",
+        "4 past choices in the context of their comparison or of a tested one: left out",
     )
+
+
+def test_a_check_finds_past_choices_that_tell_the_answer() -> None:
+    one = cases.comparison("a")
+    answered = Message(role="assistant", content="Short answer.")
+    later = (*one.context, answered, Message(role="user", content="And then?"))
+    earlier = (Message(role="user", content="How?"),)
+    found = [
+        history_check([one.model_copy(update={"user": user})]).found
+        for context in (one.context, later, earlier)
+        for user in [
+            User(id="u", history=(cases.preference().model_copy(update={"context": context}),))
+        ]
+    ]
+    assert found == [1, 1, 0]
 
 
 def test_what_is_tested_is_neither_learnt_from_nor_shown(tmp_path: Path) -> None:
     past = {"context": "Question b?", "chosen": "Good b.", "rejected": "Bad b."}
-    again = row("b", "ann") | {"id": "b2"}
+    again = row("b", "ann") | {"id": "b2", "rejected": "Worse."}
     of_another = row("b", "bob") | {"id": "b3"}
     written(tmp_path / "train.jsonl", [row("a", "ann", [past]), again, of_another])
+    written(tmp_path / "validation.jsonl", [row("d", "ann", [past])])
     written(tmp_path / "test.jsonl", [row("b", "ann"), row("c", "ann", [past])])
     dataset = load(str(tmp_path))
     assert [c.id for c in dataset.splits["train"]] == ["a", "b3"]

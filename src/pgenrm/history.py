@@ -1,6 +1,7 @@
 """Which past choices a judgment sees, and users put together from comparisons."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from pgenrm.seeding import rng
 from pgenrm.types import Comparison, Context, Preference, User
@@ -26,6 +27,15 @@ def draw_pairs(user: User, n_pairs: int, seed: int, item_id: str) -> User:
     shuffled = rng("history", seed, item_id).permutation(len(user.history))
     kept = tuple(user.history[i] for i in sorted(shuffled[:n_pairs].tolist()))
     return user.model_copy(update={"history": kept})
+
+
+def discloses(context: Context, asked: AbstractSet[Context]) -> bool:
+    """Whether a past choice made in `context` tells what was chosen in one of the asked contexts.
+
+    It does in the very same context, whatever the responses, and in a later turn of the
+    conversation, which goes on from the chosen response.
+    """
+    return any(context[:n] in asked for n in range(1, len(context) + 1))
 
 
 def gather_users(comparisons: Iterable[Comparison]) -> list[User]:

@@ -18,10 +18,10 @@ import pgenrm
 from pgenrm.data import load, load_lampqa
 from pgenrm.data.dataset import TESTS, Dataset
 from pgenrm.errors import InputError
-from pgenrm.history import draw_pairs, gather_users
+from pgenrm.history import discloses, draw_pairs, gather_users
 from pgenrm.rows import load_value, read_values
 from pgenrm.sim.world import World
-from pgenrm.types import Comparison, User, Value
+from pgenrm.types import Comparison, Context, User, Value
 
 PLAN: Final = "plan.json"
 ITEMS: Final = "items.jsonl"
@@ -216,7 +216,8 @@ def with_shared_histories(
 ) -> list[Comparison]:
     """Give all comparisons of a user the same past choices, drawn from those that any of them show.
 
-    A past choice in the context of one of his comparisons is left out: it would tell too much.
+    A past choice in the context of one of his comparisons, or in a later turn, is left out: it
+    would tell too much.
 
     Args:
         comparisons: labelled or not; labels do not become history.
@@ -226,13 +227,13 @@ def with_shared_histories(
     """
     comparisons = list(comparisons)
     n_shown: dict[str, int] = {}
-    contexts: dict[str, set[object]] = {}
+    contexts: dict[str, set[Context]] = {}
     for c in comparisons:
         n_shown[c.user.id] = max(n_shown.get(c.user.id, 0), len(c.user.history))
         contexts.setdefault(c.user.id, set()).add(c.context)
     users: dict[str, User] = {}
     for user in gather_users(c.model_copy(update={"label": None}) for c in comparisons):
-        pairs = tuple(p for p in user.history if p.context not in contexts[user.id])
+        pairs = tuple(p for p in user.history if not discloses(p.context, contexts[user.id]))
         n = n_shown[user.id] if n_pairs is None else n_pairs
         users[user.id] = draw_pairs(user.model_copy(update={"history": pairs}), n, seed, user.id)
     return [

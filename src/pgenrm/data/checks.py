@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pgenrm.data.dataset import TEST_UNSEEN, is_same_choice
+from pgenrm.data.dataset import TEST_UNSEEN
 from pgenrm.data.pairs import Placed
+from pgenrm.history import discloses
 from pgenrm.types import Comparison, Context, Value
 
 N_EXAMPLES: Final = 3
@@ -156,9 +157,13 @@ def row_checks(entries: Sequence[Entry]) -> list[Check]:
 
 def history_check(comparisons: Sequence[Comparison]) -> Check:
     """Look for past choices that give the answer away."""
-    leaks = [c.id for c in comparisons if any(is_same_choice(p, c) for p in c.user.history)]
+    leaks = [
+        c.id
+        for c in comparisons
+        if any(discloses(pair.context, {c.context}) for pair in c.user.history)
+    ]
     return Check(
-        name="comparisons among their own past choices",
+        name="past choices in the comparison's context",
         found=len(leaks),
         of=len(comparisons),
         examples=tuple(leaks[:N_EXAMPLES]),

@@ -9,7 +9,7 @@ from pgenrm.errors import InputError
 from pgenrm.history import gather_users
 from pgenrm.seeding import derive_seed
 from pgenrm.sim.world import World
-from pgenrm.types import Comparison, Preference, User
+from pgenrm.types import Comparison, User
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
@@ -106,13 +106,6 @@ def in_neutral_order(comparison: Comparison) -> Comparison:
             "responses": tuple(comparison.responses[i] for i in order),
             "label": None if label is None else order.index(label),
         }
-    )
-
-
-def is_same_choice(pair: Preference, comparison: Comparison) -> bool:
-    """Whether a past choice is the comparison itself: same conversation text, same responses."""
-    return pair.context == comparison.context and {pair.chosen, pair.rejected} <= set(
-        comparison.responses
     )
 
 

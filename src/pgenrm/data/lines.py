@@ -11,13 +11,13 @@ from pgenrm.data.dataset import (
     TEST_UNSEEN,
     Dataset,
     in_neutral_order,
-    is_same_choice,
     splits_of,
 )
 from pgenrm.data.hub import files_digest
 from pgenrm.errors import InputError
+from pgenrm.history import discloses
 from pgenrm.rows import read_comparisons
-from pgenrm.types import Comparison
+from pgenrm.types import Comparison, Context
 
 TEST: Final = "test"
 ENDINGS: Final = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
@@ -28,8 +28,8 @@ def load_lines(path: Path) -> Dataset:
 
     A file is one to test on. A directory has files named after splits (`train.jsonl`, ...);
     `test.jsonl` is sorted into seen and unseen users. Responses are put into an order that says
-    nothing of the label. A past choice that is the comparison itself or one that the user is tested
-    on is left out, and so are comparisons to learn from that are tested on.
+    nothing of the label. A past choice in the context of its comparison, or of one that the user is
+    tested on, or in a later turn of these, is left out; so are such comparisons to learn from.
 
     Raises:
         InputError: there is no such file, or a comparison has no label or not two responses.
@@ -38,31 +38,28 @@ def load_lines(path: Path) -> Dataset:
     files = {TEST: path} if path.is_file() else _files(path)
     read = [(name, c) for name, file in files.items() for c in _labelled(file)]
     learnt_from = {c.user.id for name, c in read if name in LEARNT_FROM}
-    tested: dict[str, list[Comparison]] = {}
+    tested: dict[str, set[Context]] = {}
     for name, comparison in read:
         if name not in LEARNT_FROM:
-            tested.setdefault(comparison.user.id, []).append(comparison)
+            tested.setdefault(comparison.user.id, set()).add(comparison.context)
     named: list[tuple[str, Comparison]] = []
     n_rows = n_pairs = 0
     for name, comparison in read:
-        of_user = tested.get(comparison.user.id, [])
-        if name in LEARNT_FROM and any(_asks_the_same(comparison, test) for test in of_user):
+        of_user = tested.get(comparison.user.id, set())
+        if name in LEARNT_FROM and discloses(comparison.context, of_user):
             n_rows += 1
             continue
         split = name
         if name == TEST:
             split = TEST_SEEN if comparison.user.id in learnt_from else TEST_UNSEEN
-        history = tuple(
-            pair
-            for pair in comparison.user.history
-            if not any(is_same_choice(pair, other) for other in (comparison, *of_user))
-        )
+        asked = of_user | {comparison.context}
+        history = tuple(p for p in comparison.user.history if not discloses(p.context, asked))
         n_pairs += len(comparison.user.history) - len(history)
         user = comparison.user.model_copy(update={"history": history})
         named.append((split, in_neutral_order(comparison.model_copy(update={"user": user}))))
     counted = (
-        (n_pairs, "past choices are the comparison itself or one that is tested: left out"),
-        (n_rows, "comparisons to learn from are tested on as well: left out"),
+        (n_pairs, "past choices in the context of their comparison or of a tested one: left out"),
+        (n_rows, "comparisons to learn from in the context of a tested one: left out"),
     )
     return Dataset(
         name=str(path),
@@ -70,10 +67,6 @@ def load_lines(path: Path) -> Dataset:
         splits=splits_of(named),
         notes=tuple(f"{n} {what}" for n, what in counted if n),
     )
-
-
-def _asks_the_same(one: Comparison, other: Comparison) -> bool:
-    return one.context == other.context and set(one.responses) == set(other.responses)
 
 
 def _files(path: Path) -> dict[str, Path]:

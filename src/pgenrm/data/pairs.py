@@ -21,10 +21,10 @@ from pgenrm.data.dataset import (
     VALIDATION,
     Dataset,
     in_neutral_order,
-    is_same_choice,
     splits_of,
 )
 from pgenrm.data.hub import HubRow, Repository, read_rows
+from pgenrm.history import discloses
 from pgenrm.types import Comparison, Context, Id, Preference, ResponseText, User
 
 NO_TEXT: Final = "EMPTY STRING"
@@ -124,7 +124,8 @@ def pairs_dataset(
         shown = tuple(
             pair
             for conversation_id, pair in history.get(row.user_id, ())
-            if conversation_id != row.conversation_id and not is_same_choice(pair, comparison)
+            if conversation_id != row.conversation_id
+            and not discloses(pair.context, {comparison.context})
         )
         user = comparison.user.model_copy(update={"history": shown})
         named.append((split, comparison.model_copy(update={"user": user})))
@@ -188,7 +189,7 @@ def _past(
             continue
         pair = past_choice(row)
         if any(
-            conversation_id == row.conversation_id or is_same_choice(pair, comparison)
+            conversation_id == row.conversation_id or discloses(pair.context, {comparison.context})
             for conversation_id, comparison in later.get(row.user_id, ())
         ):
             leaking.add(i)

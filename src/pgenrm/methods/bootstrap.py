@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
+from pgenrm.history import discloses
 from pgenrm.methods.few_shot import Demonstration
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import Failure, User, Value
@@ -142,7 +143,7 @@ class Bootstrap:
         ]
 
     def _request(self, search: Search, shown: Demonstration, given: Candidate) -> ChainRequest:
-        others = tuple(one for one in given if one.context != shown.context)
+        others = tuple(one for one in given if not discloses(one.context, {shown.context}))
         return ChainRequest(
             id=search.user.id,
             user=search.user.model_copy(update={"history": others}),

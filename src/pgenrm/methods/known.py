@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from pgenrm.history import discloses
 from pgenrm.judge import PGenRM
 from pgenrm.types import Comparison, Judgment, Preference, User
 from pgenrm.verdict import digest
@@ -20,13 +21,13 @@ class Known:
     def shown(self, comparison: Comparison) -> Comparison:
         """Return the comparison with the history that was adapted to in place of its own.
 
-        Without adaptation there is none. Choices in the very context of the comparison are left
-        out: they could be the choice that is to be predicted.
+        Without adaptation there is none. Choices in the very context of the comparison, and in
+        later turns of it, are left out: they could tell the choice that is to be predicted.
         """
         history = tuple(
             pair
             for pair in self._histories.get(comparison.user.id, ())
-            if pair.context != comparison.context
+            if not discloses(pair.context, {comparison.context})
         )
         user = comparison.user.model_copy(update={"history": history})
         return comparison.model_copy(update={"user": user})

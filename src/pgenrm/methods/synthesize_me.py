@@ -14,6 +14,7 @@ from typing import Final
 from pgenrm.budget import fit_prompt
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine, Sampling
 from pgenrm.errors import PromptTooLongError
+from pgenrm.history import discloses
 from pgenrm.judge import PGenRM
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.methods.answers import read_scores, without_thoughts
@@ -113,7 +114,7 @@ class SynthesizeMe:
 
     def _shown(self, comparison: Comparison) -> Comparison:
         user = self.personas_.get(comparison.user.id) or User(id=comparison.user.id)
-        kept = tuple(pair for pair in user.history if pair.context != comparison.context)
+        kept = tuple(p for p in user.history if not discloses(p.context, {comparison.context}))
         shown = user.model_copy(update={"history": kept})
         return comparison.model_copy(update={"user": shown})
 
