@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -5,16 +6,20 @@ import pytest
 from pgenrm.bench.compare import compare
 from pgenrm.bench.counting import Runs
 from pgenrm.bench.metrics import ALL, HARD, evaluate
-from pgenrm.bench.plan import Answers, Item, open_plan, read_items
+from pgenrm.bench.plan import Answers, Item, Plan, open_plan, read_items
 from pgenrm.bench.published import published
 from pgenrm.bench.ranking import rankings
 from pgenrm.bench.records import find_tasks, read_records
+from pgenrm.bench.results import BenchResult
 from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.bench.run import Task, records_path, run_method
+from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.data.simulated import world_dataset
 from pgenrm.errors import InputError, RowError
 from pgenrm.methods.controls import Fixed, Oracle
 from pgenrm.methods.protocol import Method, judgment_of
+from pgenrm.report.page import page
+from pgenrm.report.tables import markdown
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment, Outcome
 from tests.bench_cases import SOURCE, Chance, WithChains, dataset, run_bench
@@ -218,7 +223,7 @@ def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- rankings of policies
 
 
-def ranked_items(n: int) -> list[Item]:
+def ranked_items(n: int, domains: Sequence[str] = DOMAINS) -> list[Item]:
     models = ("b", "a", "c", "d")  # not in the order of their names, nor of their quality
     return [
         Item(
@@ -229,40 +234,72 @@ def ranked_items(n: int) -> list[Item]:
                 context=f"question {i}",
                 responses=[f"answer of {m}" for m in models],
             ),
-            answers=Answers(domain="arts" if i % 2 else "life", models=models, scores=(3, 9, 5, 1)),
+            answers=Answers(domain=domains[i % len(domains)], models=models, scores=(3, 9, 5, 1)),
         )
         for i in range(n)
     ]
 
 
 def test_policies_are_ranked_by_domain_whatever_their_order(tmp_path: Path) -> None:
-    items = ranked_items(8)
+    items = ranked_items(12)
     quality = {"answer of a": 9, "answer of b": 3, "answer of c": 5, "answer of d": 1}
     rows = []
     for item in items[:-1]:
         scores = [quality[r] for r in item.comparison.responses]
         if item.comparison.id == "q1":
-            scores = scores[::-1]  # one of four questions the wrong way round
+            scores = scores[::-1]  # one of its four questions the wrong way round
         rows.append(judgment_of(item.comparison, scores, method="m"))
     rows.append(judgment_of(items[-1].comparison, None, method="m"))
     path = tmp_path / "m.seed0.jsonl"
     path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
     (found,) = rankings(items, [Runs("m", {Task("m", 0): path}, items)])
-    assert found.n_questions == 8
+    assert found.n_questions == 12
     assert found.n_unscored == 1
-    assert {d: e and e.value for d, e in found.by_domain.items()} == {"life": 1, "arts": 1}
-    assert found.mean == 1
+    assert {d: e and e.value for d, e in found.by_domain.items()} == dict.fromkeys(DOMAINS, 1)
+    assert found.mean is not None
+    assert found.mean.value == 1
+
+
+def test_published_rankings_stand_under_their_domains_and_no_mean_leaves_one_out(
+    tmp_path: Path,
+) -> None:
+    items = ranked_items(60, DOMAINS[2:0:-1])  # two domains, the later one first
+    judgments = [judgment_of(item.comparison, (3, 9, 5, 1), method="m") for item in items[:-1]]
+    path = tmp_path / "m.seed0.jsonl"
+    path.write_text("".join(judgment.model_dump_json() + "\n" for judgment in judgments))
+    found = rankings(items, [Runs("m", {Task("m", 0): path}, items)])
+    assert found[0].mean is None
+    plan = Plan(
+        source=SOURCE,
+        dataset="lampqa",
+        revision="1",
+        notes=(),
+        n_items={"test_unseen": 60},
+        n_train=0,
+        items_digest="",
+    )
+    result = BenchResult(plan=plan, best_baseline=None, methods=(), rankings=found)
+    lines = markdown(result, []).splitlines()
+    assert (
+        "| ranking of policies (Spearman) | Art and Entertainment | Lifestyle and Personal "
+        "Development | Society and Culture | mean | questions left out |"
+    ) in lines
+    assert "| m | - | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | - | 1 of 60 |" in lines
+    assert "| *published*: Qwen3-8B | .486 | .543 | .600 | .543 | - |" in lines
+    cells = page(result, [], []).split("<td")
+    assert sum(">.486</td>" in cell for cell in cells) == 3  # as often as table 5 has it
+    assert sum(">1 of 60</td>" in cell for cell in cells) == 1
 
 
 def test_a_policy_that_is_missing_somewhere_is_named(tmp_path: Path) -> None:
-    items = ranked_items(4)
-    answers = items[2].answers
+    items = ranked_items(6)
+    answers = items[5].answers
     assert answers is not None
     changed = answers.model_copy(update={"models": ("b", "a", "c", "x")})
-    items[2] = items[2].model_copy(update={"answers": changed})
+    items[5] = items[5].model_copy(update={"answers": changed})
     path = tmp_path / "m.seed0.jsonl"
     path.touch()
-    with pytest.raises(InputError, match="q2 was answered by a, b, c, x"):
+    with pytest.raises(InputError, match="q5 was answered by a, b, c, x"):
         rankings(items, [Runs("m", {Task("m", 0): path}, items)])
 
 

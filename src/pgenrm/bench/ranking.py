@@ -8,8 +8,10 @@ from pgenrm.bench.counting import Runs
 from pgenrm.bench.plan import Item
 from pgenrm.bench.results import Ranking
 from pgenrm.bench.rows import place_of, row_of
-from pgenrm.bench.statistics import Floats, rank_correlation
+from pgenrm.bench.statistics import Floats, estimate, rank_correlations
+from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.errors import InputError
+from pgenrm.seeding import derive_seed
 
 
 def rankings(items: Sequence[Item], runs: Sequence[Runs], seed: int = 0) -> tuple[Ranking, ...]:
@@ -70,7 +72,8 @@ def _ranking(
     by_id = {item.comparison.id: item for item in items}
     for record in run.records:
         given.setdefault(record.id, []).append(_by_policy(by_id[record.id], record.scores))
-    found, n_unscored = {}, 0
+    found: dict[str, Floats] = {}
+    n_scored: dict[str, int] = {}
     for domain, rows in at.items():
         n_policies = true[domain].shape[1]
         missing = [[np.nan] * n_policies]
@@ -78,15 +81,20 @@ def _ranking(
             [np.mean(given.get(items[i].comparison.id, missing), axis=0) for i in rows]
         )
         is_scored = ~np.isnan(scores).any(axis=1)
-        n_unscored += int((~is_scored).sum())
+        n_scored[domain] = int(is_scored.sum())
         if is_scored.any():
-            found[domain] = rank_correlation(scores[is_scored], true[domain][is_scored], seed)
-    values = [e.value for e in found.values() if e is not None]
+            found[domain] = rank_correlations(
+                scores[is_scored], true[domain][is_scored], derive_seed("ranking", seed, domain)
+            )
+    n_questions = sum(map(len, at.values()))
+    is_whole = all(domain in found for domain in DOMAINS)
     return Ranking(
         name=run.name,
         label=row_of(run.name).label,
-        by_domain=found,
-        mean=round(float(np.mean(values)), 6) if values else None,
-        n_questions=sum(map(len, at.values())),
-        n_unscored=n_unscored,
+        by_domain={domain: estimate(found[domain], n_scored[domain]) for domain in found},
+        mean=estimate(np.mean(list(found.values()), axis=0), min(n_scored.values()))
+        if is_whole
+        else None,
+        n_questions=n_questions,
+        n_unscored=n_questions - sum(n_scored.values()),
     )

@@ -95,8 +95,8 @@ class Ranking(Value):
     label: str
     by_domain: dict[str, Estimate | None]
     """Spearman's correlation with the ranking by the hidden rubrics; None where there is none."""
-    mean: float | None
-    """Over domains."""
+    mean: Estimate | None
+    """Over domains; None unless there is a correlation for every domain of the data."""
     n_questions: int
     n_unscored: int
     """Questions that the method could not score in full, which are left out."""

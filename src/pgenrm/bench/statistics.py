@@ -104,6 +104,14 @@ def rank_correlation(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Estima
     Returns:
         None where all policies have the same mean, so that there is no ranking.
     """
+    return estimate(rank_correlations(given, true, seed), len(np.asarray(given)))
+
+
+def rank_correlations(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Floats:
+    """Return what `rank_correlation` estimates from: [1 + N_RESAMPLES], the observed value first.
+
+    It is nan where all policies have the same mean.
+    """
     from scipy.stats import rankdata  # loads for half a second; most commands never need it
 
     given, true = np.asarray(given, dtype=float), np.asarray(true, dtype=float)
@@ -112,4 +120,4 @@ def rank_correlation(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Estima
     ranks = [rankdata(part.round(9), axis=1) for part in np.split(sums, [n_policies], axis=1)]
     centred = [part - part.mean(axis=1, keepdims=True) for part in ranks]
     spread = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    return estimate(share((centred[0] * centred[1]).sum(axis=1), spread), len(given))
+    return share((centred[0] * centred[1]).sum(axis=1), spread)

@@ -14,12 +14,14 @@ from pgenrm.bench.plan import Command
 from pgenrm.bench.published import published
 from pgenrm.bench.results import BenchResult, MethodResult
 from pgenrm.bench.rows import Kind
+from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.report.drawing import bar, curve, ladder, scale_of
 from pgenrm.report.samples import Aspect, Sample
 from pgenrm.report.tables import (
     PARTS,
     PUBLISHED,
     correlation,
+    decimal,
     percent,
     points,
     quoted,
@@ -49,6 +51,7 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         "seconds": seconds,
         "share": share,
         "correlation": correlation,
+        "decimal": decimal,
     }
     return environment.from_string(source).render(
         result=result,
@@ -71,7 +74,7 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         quoted=quoted,
         share_of=share_of,
         outcomes=Outcome,
-        domains=list(dict.fromkeys(d for r in result.rankings for d in r.by_domain)),
+        domains=DOMAINS,
         samples=samples,
         sampled={s.method: s.label for s in samples},
         aspects=[aspect for aspect in Aspect if any(s.aspect is aspect for s in samples)],

@@ -10,6 +10,7 @@ from pgenrm.bench.plan import Command
 from pgenrm.bench.published import MeanAndError, PublishedRow, published
 from pgenrm.bench.results import BenchResult, MethodResult, Part
 from pgenrm.bench.statistics import Estimate
+from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.types import Outcome
 
 PUBLISHED = {
@@ -57,9 +58,17 @@ def correlation(found: Estimate | None) -> str:
     """
     if found is None:
         return "-"
-    ends = (found.value, *(found.interval or ()))
-    value, *interval = (f"{end:.3f}".replace("0.", ".", 1) for end in ends)
+    value, *interval = map(decimal, (found.value, *(found.interval or ())))
     return f"{value} [{', '.join(interval)}]" if interval else value
+
+
+def decimal(value: float) -> str:
+    """Write a number in [-1, 1] without its leading zero.
+
+    >>> decimal(0.543), decimal(-0.2), decimal(1)
+    ('.543', '-.200', '1.000')
+    """
+    return f"{value:.3f}".replace("0.", ".", 1)
 
 
 def quoted(row: PublishedRow | None, column: str) -> str:
@@ -258,20 +267,21 @@ def seconds(value: float | None) -> str:
 
 
 def _ranking_table(result: BenchResult) -> list[str]:
-    domains = list(dict.fromkeys(d for r in result.rankings for d in r.by_domain))
     rows = [
         [
             ranking.label,
-            *(correlation(ranking.by_domain.get(domain)) for domain in domains),
-            "-" if ranking.mean is None else f"{ranking.mean:.3f}",
+            *(correlation(ranking.by_domain.get(domain)) for domain in DOMAINS),
+            correlation(ranking.mean),
+            f"{ranking.n_unscored} of {ranking.n_questions}",
         ]
         for ranking in result.rankings
     ]
     rows += [
-        [f"*published*: {system}", *(f"{v:.3f}" for v in row)]
+        [f"*published*: {system}", *map(decimal, row), "-"]
         for system, row in published().table_5.items()
     ]
-    return _table(["ranking of policies (Spearman)", *domains, "mean"], rows)
+    names = (domain.replace("_", " ") for domain in DOMAINS)
+    return _table(["ranking of policies (Spearman)", *names, "mean", "questions left out"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
