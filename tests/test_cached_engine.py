@@ -93,8 +93,34 @@ def test_a_request_for_more_samples_asks_only_for_those_that_are_missing(opened:
     assert [request.n for request in engine.requests] == [4, 4]
 
 
+def test_of_an_engine_that_numbers_its_samples_an_answer_does_not_depend_on_earlier_ones(
+    opened: Open,
+) -> None:
+    def losing_third(request: ChatRequest, i: int) -> str | Failure:
+        return LOST if i == 2 else by_seed(request, i)
+
+    plain = ScriptedEngine(by_seed)
+    opened(ScriptedEngine(losing_third)).complete([ask("one two", n=4)])
+    engine = ScriptedEngine(by_seed)
+    cache = opened(engine)
+    for n in (4, 8, 3):
+        assert cache.complete([ask("one two", n=n)]) == plain.complete([ask("one two", n=n)])
+    assert [(request.first, request.n) for request in engine.requests] == [(2, 1), (4, 4)]
+
+
+def test_samples_without_numbers_are_asked_for_under_another_seed(opened: Open) -> None:
+    engine = ScriptedEngine([*"01234567"])
+    cache = opened(engine)
+    cache.complete([ask(n=4)])
+    (eight,) = cache.complete([ask(n=8)])
+    assert texts(eight) == [*"01234567"]
+    first, second = engine.requests
+    assert (first.seed, second.n, second.first) == (0, 4, 0)
+    assert second.seed != first.seed
+
+
 def test_prompt_tokens_are_those_of_the_calls_that_brought_the_samples(opened: Open) -> None:
-    cache = opened(ScriptedEngine(by_seed))
+    cache = opened(ScriptedEngine([*"01234567"]))
     (four,) = cache.complete([ask("one two three", n=4)])
     (eight,) = cache.complete([ask("one two three", n=8)])
     (again,) = cache.complete([ask("one two three", n=8)])

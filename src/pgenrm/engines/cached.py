@@ -51,8 +51,9 @@ class CachedEngine:
     messages, the sampling parameters, the seed, and the number of the sample. A request for 8
     samples therefore reuses those of one for 4. Failures are never stored.
 
-    Samples that are missing beside stored ones are asked for under a seed of their own, so that
-    they are not the stored ones again.
+    An engine with `has_numbered_samples` is asked for exactly the numbers that are missing, so that
+    an answer does not depend on what was asked before. Any other is asked under a seed of its own,
+    lest the stored samples come again.
     """
 
     def __init__(self, engine: Engine, path: str | Path) -> None:
@@ -71,6 +72,7 @@ class CachedEngine:
         self.path = Path(path)
         self._engine = engine
         self._identity = str(getattr(engine, "cache_identity", ""))
+        self._is_numbered = bool(getattr(engine, "has_numbered_samples", False))
         self._lock = Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._database_errors():
@@ -102,21 +104,28 @@ class CachedEngine:
         keys = [self._key(request) for request in requests]
         known = self._load(requests, keys)
         asked = [i for i, request in enumerate(requests) if len(known[i]) < request.n]
-        fresh = self._engine.complete([_rest(requests[i], known[i]) for i in asked])
+        wanted = {i: self._wanted(requests[i], known[i]) for i in asked}
+        rest = _rest_of_numbered if self._is_numbered else _rest
+        fresh = self._engine.complete([rest(requests[i], wanted[i]) for i in asked])
         gained = {
-            i: _numbered(answer, _missing(requests[i], known[i]))
+            i: _numbered(answer, wanted[i], bearer=0 if self._is_numbered else None)
             for i, answer in zip(asked, fresh, strict=True)
         }
         self._store([(keys[i], *item) for i in asked for item in gained[i].items()])
-        return [_answer(known[i] | gained.get(i, {})) for i in range(len(requests))]
+        return [_answer(gained.get(i, {}) | known[i]) for i in range(len(requests))]
 
     def close(self) -> None:
         """Close the engine and the file."""
         self._engine.close()
         self._database.close()
 
+    def _wanted(self, request: ChatRequest, known: Mapping[int, _Sample]) -> list[int]:
+        """Return the numbers that are missing; of numbered samples those in between, too."""
+        missing = [number for number in range(request.n) if number not in known]
+        return list(range(missing[0], missing[-1] + 1)) if self._is_numbered else missing
+
     def _key(self, request: ChatRequest) -> bytes:
-        asked = request.model_dump(mode="json", exclude={"n"})
+        asked = request.model_dump(mode="json", exclude={"n", "first"})
         whole = json.dumps([self.name, self.model, self._identity, asked], sort_keys=True)
         return hashlib.blake2b(whole.encode(), digest_size=16).digest()
 
@@ -163,27 +172,39 @@ class CachedEngine:
             ) from error
 
 
-def _missing(request: ChatRequest, known: Mapping[int, _Sample]) -> list[int]:
-    return [number for number in range(request.n) if number not in known]
+def _rest_of_numbered(request: ChatRequest, numbers: Sequence[int]) -> ChatRequest:
+    return request.model_copy(update={"n": len(numbers), "first": numbers[0]})
 
 
-def _rest(request: ChatRequest, known: Mapping[int, _Sample]) -> ChatRequest:
+def _rest(request: ChatRequest, numbers: Sequence[int]) -> ChatRequest:
     """Ask for the samples that are not known, under another seed lest the known ones come again."""
-    if not known:
+    if len(numbers) == request.n:
         return request
-    missing = _missing(request, known)
-    seed = derive_seed("rest", request.seed, *missing)
-    return request.model_copy(update={"n": len(missing), "seed": seed})
+    seed = derive_seed("rest", request.seed, *numbers)
+    return request.model_copy(update={"n": len(numbers), "seed": seed})
 
 
-def _numbered(answer: Answer, numbers: Sequence[int]) -> dict[int, _Sample]:
-    """Give the samples of an answer their numbers, and its prompt tokens to the first kept one."""
-    kept = [i for i, sample in enumerate(answer.samples) if isinstance(sample, Completion)]
-    bearer = kept[0] if kept else 0
+def _numbered(answer: Answer, numbers: Sequence[int], bearer: int | None) -> dict[int, _Sample]:
+    """Give the samples of an answer their numbers, and one of them its prompt tokens.
+
+    Args:
+        answer: of the engine.
+        numbers: [n_samples].
+        bearer: number of the sample that gets the tokens; None takes the first that is kept.
+    """
+    if bearer is None:
+        kept = (
+            number
+            for number, sample in zip(numbers, answer.samples, strict=True)
+            if isinstance(sample, Completion)
+        )
+        bearer = next(kept, numbers[0])
     counted = answer.n_prompt_tokens is not None
     return {
-        number: _Sample(sample, answer.n_prompt_tokens if i == bearer else 0 if counted else None)
-        for i, (number, sample) in enumerate(zip(numbers, answer.samples, strict=True))
+        number: _Sample(
+            sample, answer.n_prompt_tokens if number == bearer else 0 if counted else None
+        )
+        for number, sample in zip(numbers, answer.samples, strict=True)
     }
 
 

@@ -42,6 +42,7 @@ class LocalEngine:
     """
 
     name = "local"
+    has_numbered_samples = True
     workers = 1
 
     def __init__(
@@ -104,7 +105,7 @@ class LocalEngine:
         prompts = {i: ids for i, ids in enumerate(encoded) if not isinstance(ids, Failure)}
         written: dict[int, list[Completion | Failure]] = {i: [] for i in prompts}
         samples = [
-            [Sample(i, r.sampling, derive_seed(r.seed, k)) for k in range(r.n)]
+            [Sample(i, r.sampling, derive_seed(r.seed, k)) for k in range(r.first, r.first + r.n)]
             for i, r in enumerate(requests)
             if i in prompts
         ]

@@ -61,6 +61,7 @@ class NanoEngine:
     """
 
     name = "nano"
+    has_numbered_samples = True
     workers = 2  # one is written while another's chains are read
 
     def __init__(
@@ -113,8 +114,8 @@ class NanoEngine:
         encoded = [self._encode(request) for request in requests]
         prompts = {i: ids for i, ids in enumerate(encoded) if not isinstance(ids, Failure)}
         samples = [
-            [Sample(i, requests[i].sampling, derive_seed(requests[i].seed, k)) for k in range(n)]
-            for i, n in ((i, requests[i].n) for i in prompts)
+            [Sample(i, r.sampling, derive_seed(r.seed, k)) for k in range(r.first, r.first + r.n)]
+            for i, r in ((i, requests[i]) for i in prompts)
         ]
         # Threads of its own at every small product would stand in each other's way.
         with self._lock, self._blas.limit(limits=1, user_api="blas"):

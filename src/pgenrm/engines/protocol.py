@@ -42,6 +42,8 @@ class ChatRequest(Value):
     sampling: Sampling = Sampling()
     seed: int = 0
     """Sample i of a request uses a seed derived from (seed, i), where the engine can be seeded."""
+    first: int = 0
+    """Number of the first sample; asked of engines with `has_numbered_samples` only."""
     prompt_version: str = ""
     """Version of the template that rendered the messages; part of the cache key."""
 
@@ -69,6 +71,9 @@ class Engine(Protocol):
 
     An engine may also have a `cache_identity: str`: whatever its completions depend on beside model
     and request, such as address, adapter or revision. `CachedEngine` makes it part of the key.
+
+    An engine states by a true `has_numbered_samples: bool` that sample i depends on the request and
+    i alone, and that it writes those from number `ChatRequest.first` on.
     """
 
     name: str

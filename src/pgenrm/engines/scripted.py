@@ -49,6 +49,7 @@ class ScriptedEngine:
         self.context_window = context_window
         self.workers = workers
         self.requests: list[ChatRequest] = []
+        self.has_numbered_samples = callable(script)
         self._function: _Function = script if callable(script) else self._next
         self._samples: Iterator[ScriptedSample] = iter(() if callable(script) else script)
         self._lock = Lock()
@@ -71,7 +72,7 @@ class ScriptedEngine:
         """Do nothing: there is nothing to release."""
 
     def _answer(self, request: ChatRequest) -> Answer:
-        samples = [self._function(request, i) for i in range(request.n)]
+        samples = [self._function(request, request.first + i) for i in range(request.n)]
         return Answer(
             samples=tuple(_completion(s, request) if isinstance(s, str) else s for s in samples),
             n_prompt_tokens=self.count_tokens(request.messages),
