@@ -110,7 +110,7 @@ def test_records_of_another_version_are_not_reused(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_dies_half_way_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"chance.seed0.*no more: connection refused"):
+    with pytest.raises(EngineError, match=r"chance.seed0.*no more: connection refused.*--accept"):
         run(tmp_path, Dying("chance", n_answers=20))
     assert len(judged(tmp_path)) == 20
     run(tmp_path, Chance("chance"))
@@ -135,6 +135,23 @@ def test_what_is_never_answered_is_asked_twice_and_then_named(tmp_path: Path) ->
     assert len(judged(tmp_path)) == len(read_items(tmp_path)) - 1
     run(tmp_path, Refusing("chance"), accept=True)
     assert sorted(judged(tmp_path)) == sorted(i.comparison.id for i in read_items(tmp_path))
+
+
+def test_what_is_left_of_an_earlier_run_is_asked_twice_however_little_it_is(
+    tmp_path: Path,
+) -> None:
+    class RefusingTwo(Chance):
+        def judgment(self, comparison: Comparison) -> Judgment:
+            if comparison.id in {"u3-test-1", "u20-test-1"}:
+                return unanswered(comparison, self.name)
+            return super().judgment(comparison)
+
+    for _ in range(2):
+        method = RefusingTwo("chance", is_trained=True)
+        with pytest.raises(EngineError, match=r"2 comparisons got no answer.*--accept-unanswered"):
+            run(tmp_path, method)
+        asked = [c.id for c in method.asked]
+        assert asked.count("u3-test-1") == asked.count("u20-test-1") == 2
 
 
 class Stuttering(WithChains):
@@ -265,10 +282,19 @@ def make(task: Task, data: Dataset) -> Method:
     """Make a method in a worker."""
     if task.method == "broken":
         raise InputError("nobody can make this")
+    if task.method == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.method == "wrong":
+        raise ValueError("nobody foresaw this")
     if task.method == "chains":
         return WithChains("chains", 2)
     kind = Slow if task.method == "slow" else Chance
     return kind(task.method, seed=task.seed, is_trained=task.seed > 0)
+
+
+def refuse(data: Dataset, comparisons: Sequence[Comparison]) -> None:
+    """Prepare nothing, as on a full disk."""
+    raise OSError("no space left")
 
 
 def as_lines(path: Path, data: Dataset) -> Path:
@@ -282,7 +308,8 @@ def test_tasks_run_in_processes_and_one_that_fails_stops_no_other(tmp_path: Path
     source = DataSource(target=str(as_lines(tmp_path / "data", dataset())))
     out = tmp_path / "bench"
     items = open_plan(out, source, load_source(source))
-    tasks = [Task("broken", 0), Task("chance", 0), Task("chance", 1), Task("chains", 0)]
+    bad = [Task("killed", 0), Task("broken", 0), Task("wrong", 0)]
+    tasks = [*bad, Task("chance", 0), Task("chance", 1), Task("chains", 0)]
     seen: dict[Task, int] = {}
     ended: list[Task] = []
 
@@ -291,10 +318,13 @@ def test_tasks_run_in_processes_and_one_that_fails_stops_no_other(tmp_path: Path
         seen[task] = n
         ended.extend([task] * has_ended)
 
-    failed = run_tasks(tasks, make, source, out, n_processes=2, watch=watch)
-    assert failed == {tasks[0]: "nobody can make this"}
+    failed = run_tasks(tasks, make, source, out, n_processes=2, prepare=refuse, watch=watch)
+    assert [*sorted(failed)] == sorted(bad)
+    assert "ended from outside" in failed[bad[0]]
+    assert failed[bad[1]] == "nobody can make this"
+    assert failed[bad[2]].startswith("ValueError: nobody foresaw this")
     assert sorted(ended) == sorted(tasks)
-    assert [seen[task] for task in tasks] == [0, *[len(items)] * 3]
+    assert [seen[task] for task in tasks] == [0, 0, 0, *[len(items)] * 3]
     alone = run_bench(tmp_path / "alone", [Chance("chance")], load_source(source))
     assert judged(alone) == judged(out)
 

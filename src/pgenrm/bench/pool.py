@@ -7,8 +7,16 @@ who writes to its records.
 
 import multiprocessing
 import os
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -62,32 +70,50 @@ def run_tasks(
     """
     failed: dict[Task, str] = {}
     if prepare:
-        with _workers(1, on_one_core=False) as executor:
-            executor.submit(_prepare, prepare, source, out).result()
-    n_workers = max(1, min(n_processes, len(tasks)))
-    executor = _workers(n_workers, on_one_core=n_processes > 1)
+        with _worker(on_one_core=False) as worker, suppress(BrokenExecutor):
+            worker.submit(_prepare, prepare, source, out).result()
+    waiting = deque(tasks)
+    counters = {task: _Counter(records_path(out, task)) for task in tasks}
+    on_one_core = n_processes > 1
+    idle = [_worker(on_one_core=on_one_core) for _ in range(min(n_processes, len(tasks)))]
+    busy: dict[Future[str | None], tuple[Task, ProcessPoolExecutor]] = {}
     try:
-        futures: dict[Future[str | None], Task] = {
-            executor.submit(_work, task, make, source, out, accept_unanswered): task
-            for task in tasks
-        }
-        counters = {task: _Counter(records_path(out, task)) for task in tasks}
-        waiting = set(futures)
-        while waiting:
-            ended, waiting = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
-            for future, task in futures.items():
-                if future in ended and (reason := future.result()) is not None:
-                    failed[task] = reason
-                if watch and (future in ended or future in waiting):
+        while waiting or busy:
+            while waiting and idle:
+                task, worker = waiting.popleft(), idle.pop()
+                future = worker.submit(_work, task, make, source, out, accept_unanswered)
+                busy[future] = task, worker
+            ended, _ = wait(busy, LOOK_EVERY_S, FIRST_COMPLETED)
+            for future, (task, worker) in list(busy.items()):
+                if future in ended:
+                    del busy[future]
+                    is_alive, reason = _end_of(future)
+                    idle.append(worker if is_alive else _worker(on_one_core=on_one_core))
+                    if reason is not None:
+                        failed[task] = reason
+                if watch:
                     watch(task, counters[task].count(), future in ended)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in (*idle, *(worker for _, worker in busy.values())):
+            worker.shutdown(wait=False, cancel_futures=True)
     return failed
 
 
-def _workers(n: int, *, on_one_core: bool) -> ProcessPoolExecutor:
+def _end_of(future: Future[str | None]) -> tuple[bool, str | None]:
+    """Return whether the process of a task still lives, and why the task failed if it did."""
+    try:
+        return True, future.result()
+    except BrokenExecutor:
+        return False, (
+            "its process was ended from outside, as happens where memory runs out; run the same "
+            "command again to continue, with fewer --processes if it was memory"
+        )
+
+
+def _worker(*, on_one_core: bool) -> ProcessPoolExecutor:
+    """Return one process; each has a pool of its own, so that its end is no other's."""
     return ProcessPoolExecutor(
-        n,
+        1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
         initargs=(on_one_core,),
@@ -131,7 +157,8 @@ def _work(
 ) -> str | None:
     """Run a task; return why it failed, since not every error survives the way between processes.
 
-    A disk that is full fails its task like an engine that dies.
+    A disk that is full fails its task like an engine that dies. Of an error that nobody foresaw the
+    traceback is printed, too.
     """
     try:
         dataset, comparisons = _materials(source, out)
@@ -145,11 +172,14 @@ def _work(
         )
     except (PgenrmError, OSError) as error:
         return str(error)
+    except Exception as error:  # the boundary of the process: no task may end the others
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error} (its traceback stands above)"
     return None
 
 
 def _prepare(prepare: Prepare, source: DataSource, out: Path) -> None:
-    with suppress(PgenrmError):
+    with suppress(PgenrmError, OSError):
         prepare(*_materials(source, out))
 
 

@@ -27,6 +27,9 @@ from pgenrm.verdict import digest, outcome_of
 RECORDS: Final = "records"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*")
 BATCH_SIZE: Final = 64
+WHAT_TO_DO: Final = (
+    "run the same command again to ask them, or add --accept-unanswered to count them as unscored"
+)
 
 
 class Task(NamedTuple):
@@ -79,7 +82,8 @@ def run_method(
 
     A trained method is fitted and adapted again when a run goes on, and gets whole batches, so that
     what it computes does not depend on where it was stopped; of an untrained one nothing is asked
-    twice. What the engine did not answer, in whole or in part, is asked once more at the end.
+    twice. What the engine did not answer, in whole or in part, is asked once more at the end,
+    unless it left as many comparisons as a batch holds unanswered without a break.
 
     Args:
         method: of this task; not fitted yet.
@@ -113,22 +117,26 @@ def run_method(
         else:
             comparisons = [c for c in comparisons if c.id in left]
         lost: list[Comparison] = []
+        n_in_vain = 0
         for batch in batched(comparisons, batch_size):
             if n_left := sum(c.id in left for c in batch):
                 under_way.adapt(batch)
                 incomplete = under_way.judge(batch)
                 lost += [comparison for comparison, _ in incomplete]
                 n_unanswered = sum(is_unanswered(judgment) for _, judgment in incomplete)
-                if n_unanswered == n_left and not accept_unanswered:
-                    raise EngineError(f"{task}: the engine answers no more: {under_way.reason}")
+                n_in_vain = n_in_vain + n_left if n_unanswered == n_left else 0
+                if n_in_vain >= batch_size and not accept_unanswered:
+                    raise EngineError(
+                        f"{task}: the engine answers no more: {under_way.reason}; {len(left)} "
+                        f"comparisons are left, {WHAT_TO_DO}"
+                    )
         for batch in batched(lost, batch_size):
             incomplete = under_way.judge(batch)
             if accept_unanswered or not any(is_unanswered(judgment) for _, judgment in incomplete):
                 under_way.keep(incomplete)
         if left:
             raise EngineError(
-                f"{task}: {len(left)} comparisons got no answer: {under_way.reason}; run the same "
-                "command again to ask them, or add --accept-unanswered to count them as unscored"
+                f"{task}: {len(left)} comparisons got no answer: {under_way.reason}; {WHAT_TO_DO}"
             )
 
 
