@@ -1,7 +1,9 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from pgenrm.bench.compare import compare
 from pgenrm.bench.counting import Runs
@@ -13,6 +15,8 @@ from pgenrm.bench.records import find_tasks, read_records
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.bench.run import Task, records_path, run_method
+from pgenrm.cli import app
+from pgenrm.data.dataset import Dataset
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.data.simulated import world_dataset
 from pgenrm.errors import InputError, RowError
@@ -218,6 +222,58 @@ def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
     other = run_bench(tmp_path / "b", [Chance("gpo")])
     with pytest.raises(InputError, match="no method in common"):
         compare(one, other)
+
+
+def altered(change: Callable[[Comparison], Comparison]) -> Dataset:
+    data = dataset()
+    return replace(data, splits={s: list(map(change, cs)) for s, cs in data.splits.items()})
+
+
+def test_what_is_known_of_the_users_may_differ_between_two_runs(tmp_path: Path) -> None:
+    def knowing_more(comparison: Comparison) -> Comparison:
+        update = {"criteria": ("be brief",), "demographics": {"age": "40"}}
+        return comparison.model_copy(update={"user": comparison.user.model_copy(update=update)})
+
+    before = run_bench(tmp_path / "a", [Chance("gpo")])
+    after = run_bench(tmp_path / "b", [Chance("gpo")], altered(knowing_more))
+    (change,) = compare(before, after)
+    assert (change.n, change.n_gained, change.n_lost) == (72, 0, 0)
+
+
+def test_what_was_not_judged_is_marked_in_a_comparison_of_runs(tmp_path: Path) -> None:
+    before, after = (run_bench(tmp_path / name, [Chance("gpo")]) for name in "ab")
+    path = records_path(after, Task("gpo", 0))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-10]))
+    (change,) = compare(before, after)
+    assert (change.n_missing_before, change.n_missing_after) == (0, 10)
+    shown = CliRunner().invoke(app, ["bench", "compare", str(before), str(after)])
+    assert "gpo is incomplete: 0 missing before, 10 after" in " ".join(shown.output.split())
+
+
+def test_only_labelled_comparisons_change(tmp_path: Path) -> None:
+    def some_labelled(comparison: Comparison) -> Comparison:
+        keeps = comparison.id.endswith("0")
+        return comparison if keeps else comparison.model_copy(update={"label": None})
+
+    out = run_bench(tmp_path / "a", [Chance("gpo", 1.0)], altered(some_labelled))
+    (change,) = compare(out, out)
+    assert (change.n, change.before) == (24, 1.0)
+
+    without = run_bench(
+        tmp_path / "b",
+        [Chance("gpo")],
+        altered(lambda comparison: comparison.model_copy(update={"label": None})),
+    )
+    with pytest.raises(InputError, match=r"has a label.*pgenrm report"):
+        compare(without, without)
+
+
+def test_runs_over_other_data_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    before = run_bench(tmp_path / "a", [Chance("gpo")])
+    renamed = altered(lambda c: c.model_copy(update={"id": f"other-{c.id}"}))
+    after = run_bench(tmp_path / "b", [Chance("gpo")], renamed)
+    with pytest.raises(InputError, match=r"no comparison in common .* give two benches"):
+        compare(before, after)
 
 
 # ---------------------------------------------------------------- rankings of policies

@@ -9,7 +9,7 @@ from pgenrm.bench.metrics import read_runs
 from pgenrm.bench.plan import read_items
 from pgenrm.bench.statistics import Estimate, estimate, resample, share
 from pgenrm.errors import InputError
-from pgenrm.types import Comparison, Outcome, Value
+from pgenrm.types import Comparison, Outcome, User, Value
 
 
 class Change(Value):
@@ -17,7 +17,11 @@ class Change(Value):
 
     name: str
     n: int
+    """Comparisons with a label."""
     n_users: int
+    n_missing_before: int
+    n_missing_after: int
+    """Of these comparisons, those without a record, over all runs; they count as wrong."""
     before: float
     after: float
     """Accuracies in [0, 1]; ties, unscored and missing ones count as wrong."""
@@ -38,15 +42,26 @@ def compare(before: Path, after: Path, seed: int = 0) -> list[Change]:
         seed: of the resampling of users.
 
     Raises:
-        InputError: they share no comparison or no method.
+        InputError: they share no labelled comparison or no method.
     """
     items = [read_items(before), read_items(after)]
     keys = [[_key(item.comparison) for item in side] for side in items]
     places = [{key: i for i, key in enumerate(side)} for side in keys]
     shared = [key for key in keys[0] if key in places[1]]
-    users = [items[0][places[0][key]].comparison.user.id for key in shared]
     if not shared:
-        raise InputError(f"{before} and {after} have no comparison in common")
+        raise InputError(
+            f"{before} and {after} have no comparison in common (the first has "
+            f"{items[0][0].comparison.id}, the second {items[1][0].comparison.id}); give two "
+            "benches over the same data, see plan.json in each"
+        )
+    comparisons = {key: items[0][places[0][key]].comparison for key in shared}
+    shared = [key for key in shared if comparisons[key].label is not None]
+    if not shared:
+        raise InputError(
+            f"no comparison that {before} and {after} have in common has a label, so none can be "
+            "right; compare what `pgenrm report` writes of each"
+        )
+    users = [comparisons[key].user.id for key in shared]
     runs = [
         {r.name: r for r in read_runs(*side)} for side in zip((before, after), items, strict=True)
     ]
@@ -62,9 +77,7 @@ def compare(before: Path, after: Path, seed: int = 0) -> list[Change]:
 
 def _key(comparison: Comparison) -> str:
     """Name what is judged, whatever is known of the user."""
-    return comparison.model_copy(
-        update={"user": comparison.user.model_copy(update={"history": ()})}
-    ).model_dump_json()
+    return comparison.model_copy(update={"user": User(id=comparison.user.id)}).model_dump_json()
 
 
 def _change(
@@ -82,6 +95,8 @@ def _change(
         name=before.name,
         n=len(users),
         n_users=len(names),
+        n_missing_before=before.n_missing(rows[0]),
+        n_missing_after=after.n_missing(rows[1]),
         before=round(float(was.mean()), 6),
         after=round(float(is_now.mean()), 6),
         by=by,

@@ -35,12 +35,18 @@ class Runs:
         self.records = list(chain.from_iterable(self.by_task.values()))
         self.outcomes = np.full((len(tasks), len(items)), OUTCOMES.index(Outcome.UNSCORED))
         at = {item.comparison.id: i for i, item in enumerate(items)}
+        self._has_record = np.zeros(self.outcomes.shape, dtype=bool)
         for run, (task, path) in enumerate(tasks.items()):
             for record in self.by_task[task]:
                 if record.id not in at:
                     raise InputError(f"{path}:{record.line}: {record.id!r} is not in this bench")
+                self._has_record[run, at[record.id]] = True
                 if record.outcome is not None:
                     self.outcomes[run, at[record.id]] = OUTCOMES.index(record.outcome)
+
+    def n_missing(self, rows: NDArray[np.integer]) -> int:
+        """Count what has no record among these comparisons, over all runs."""
+        return int((~self._has_record[:, rows]).sum())
 
     def share_of(self, outcome: Outcome) -> Floats:
         """Return the share of the runs with this outcome, [n_items]."""

@@ -34,4 +34,11 @@ def compare_command(
             f"{change.n_gained:g}",
             f"{change.n_lost:g}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for change in changes:
+        if change.n_missing_before or change.n_missing_after:
+            console.print(
+                f"{change.name} is incomplete: {change.n_missing_before:,} missing before, "
+                f"{change.n_missing_after:,} after; they count as wrong"
+            )
