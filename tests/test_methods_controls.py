@@ -103,6 +103,10 @@ def test_observer_and_oracle_are_the_references_and_read_no_label(
     found = Oracle(world).score(unlabelled)
     assert [j.scores[0] for j in found] == list(oracle(comparisons[:40], world).probabilities)
     assert {j.outcome for j in found} == {None}
+    for judgment in [*found, *observer.score(unlabelled)]:
+        chances = [score for score in judgment.scores if score is not None]
+        assert judgment.confidence == pytest.approx(max(chances), abs=1e-6)
+        assert judgment.is_calibrated
 
 
 def test_the_more_is_known_the_more_is_right(world: World, comparisons: list[Comparison]) -> None:

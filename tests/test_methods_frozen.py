@@ -1,5 +1,6 @@
 """GPO, VPL, PAL and LoRe on frozen embeddings: what all of them must learn and must not do."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -141,6 +142,12 @@ def test_any_number_of_responses_is_scored(make: Callable[..., FrozenMethod]) ->
     judgments = method.score([three, c, one])
     assert [len(j.scores) for j in judgments] == [3, 2, 1]
     assert [j.id for j in judgments] == [a.id, c.id, b.id]
+    rewards = [score for score in judgments[1].scores if score is not None]
+    assert judgments[1].confidence == pytest.approx(
+        1 / (1 + math.exp(-abs(rewards[0] - rewards[1]))), abs=1e-5
+    )
+    assert [j.is_calibrated for j in judgments] == [True, True, False]
+    assert judgments[2].confidence is None
 
 
 @all_methods

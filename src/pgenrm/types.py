@@ -451,7 +451,8 @@ class Judgment(Value):
     aggregator: str = ""
     """How own and neighbours' chains were combined."""
     is_calibrated: bool = False
-    """Whether `confidence` was fitted to what validation users preferred."""
+    """Whether `confidence` was fitted to what people preferred, or follows from how a simulated
+    world was made."""
     neighbour_weight: float = 0.0
     """Share of the neighbours in the scores, in [0, 1]."""
     prototype: int | None = None

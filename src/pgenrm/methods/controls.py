@@ -179,6 +179,6 @@ def _judgments(
     n_seen: Sequence[int],
 ) -> list[Judgment]:
     return [
-        judgment_of(c, (p, 1 - p), method=method, seed=seed, n_history=n)
+        judgment_of(c, (p, 1 - p), method=method, seed=seed, confidence=max(p, 1 - p), n_history=n)
         for c, p, n in zip(comparisons, found.probabilities, n_seen, strict=True)
     ]

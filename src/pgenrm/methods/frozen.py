@@ -18,7 +18,7 @@ from pgenrm.errors import InputError
 from pgenrm.history import gather_users
 from pgenrm.methods.embeddings import Candidates, Histories, Space
 from pgenrm.methods.kept import fingerprint, keep, restore
-from pgenrm.methods.protocol import judgment_of
+from pgenrm.methods.protocol import bradley_terry, judgment_of
 from pgenrm.methods.recipe import MethodRecipe, Variant
 from pgenrm.methods.training import labelled_choices, preference_loss, seeded
 from pgenrm.types import Comparison, Judgment, User
@@ -165,6 +165,7 @@ class FrozenMethod:
                     scores,
                     method=self.name,
                     seed=self.seed,
+                    confidence=bradley_terry(scores),
                     n_history=n_history,
                 )
         return [judgments[i] for i in range(len(comparisons))]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from scipy.special import softmax
 
 from pgenrm.types import Comparison, Judgment, Outcome, User
 from pgenrm.verdict import digest
@@ -44,12 +45,27 @@ class Method(Protocol):
         ...
 
 
+def bradley_terry(rewards: Sequence[float]) -> float:
+    """Return the probability that the best response is preferred to the others.
+
+    Of two it is the logistic function of the margin, which a preference loss fits.
+
+    Args:
+        rewards: [n_responses].
+
+    >>> round(bradley_terry([1.0, 3.0]), 3), bradley_terry([2.0, 2.0])
+    (0.881, 0.5)
+    """
+    return float(softmax(rewards).max())
+
+
 def judgment_of(
     comparison: Comparison,
     scores: Sequence[float] | None,
     *,
     method: str,
     seed: int = 0,
+    confidence: float | None = None,
     order_consistency: float | None = None,
     n_history: int = 0,
 ) -> Judgment:
@@ -61,6 +77,8 @@ def judgment_of(
             are a tie.
         method: who gave them.
         seed: of the method.
+        confidence: probability that the user prefers the choice, where the scores tell; see
+            `bradley_terry`. Of a single response it says nothing.
         order_consistency: share of pairs of presentation orders with the same choice, where
             several were asked.
         n_history: past choices that the scores rest on.
@@ -70,6 +88,7 @@ def judgment_of(
     """
     n = len(comparison.responses)
     choice, is_tie = None, False
+    confidence = None if confidence is None or n == 1 else round(float(confidence), 6)
     if scores is not None:
         values = np.asarray(scores, dtype=float)
         if values.shape != (n,) or not np.isfinite(values).all():
@@ -95,7 +114,8 @@ def judgment_of(
         is_tie=is_tie,
         label=comparison.label,
         outcome=outcome,
-        confidence=None,
+        confidence=confidence,
+        is_calibrated=confidence is not None,
         order_consistency=order_consistency,
         chains=(),
         failures=(),

@@ -8,21 +8,25 @@ Deliberately left out: lower weights for pairs that share a response, which TRL'
 place for.
 """
 
+import hashlib
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from pgenrm.engines.control_tokens import control_tokens, token_breaker
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.history import gather_users
-from pgenrm.methods.protocol import judgment_of
+from pgenrm.methods.protocol import bradley_terry, judgment_of
 from pgenrm.methods.recipe import MethodRecipe, load_recipe
 from pgenrm.types import Comparison, Context, Judgment, User
 
 try:
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from torch.nn.utils.rnn import pad_sequence
     from transformers import (
         AutoModelForSequenceClassification,
@@ -33,6 +37,7 @@ try:
     from trl import RewardConfig, RewardTrainer
 
     from pgenrm.engines.checkpoint import default_device
+    from pgenrm.methods.kept import fingerprint
     from pgenrm.methods.training import labelled_choices, seeded
     from pgenrm.train.callbacks import GuardCallback
 except ImportError as error:
@@ -40,6 +45,8 @@ except ImportError as error:
 
 VERSION: Final = 1
 """Of the prompt and the code."""
+LEARNT_FROM: Final = "learnt_from.txt"
+"""Beside a trained model: a digest of what it depends on, written when the model is whole."""
 PERSONA: Final = "What is known about the person you are talking to:\n{persona}"
 
 
@@ -79,7 +86,9 @@ class RewardModel:
 
         Args:
             model: directory or hub id of an instruction-tuned language model.
-            folder: gets the checkpoints while training, and the trained model under `model`.
+            folder: gets the checkpoints while training, and the trained model under `model`. `fit`
+                takes that one where it was learnt from the same; processes that share a folder
+                train one after the other.
             recipe: None takes the shipped one, with LoRA; `reward_model_full` trains all weights.
             personas: text about each user by id, of training users too. Looked up when needed, so
                 that it may grow; a user without one, or never adapted to, is judged without.
@@ -88,7 +97,7 @@ class RewardModel:
         """
         self.recipe = recipe or load_recipe(RewardModelRecipe, "reward_model")
         self.name = "reward-model" if personas is None else "reward-model-personas"
-        self.version = f"{VERSION}:{self.recipe.digest}:{model}@{revision}"
+        self.version = f"{VERSION}:{self.recipe.digest}:{weights_identity(model, revision)}"
         self.model = str(model)
         self.folder = Path(folder)
         self.personas = {} if personas is None else personas
@@ -121,6 +130,18 @@ class RewardModel:
                 f"{self.name} needs labelled comparisons to learn from and others to stop by; "
                 f"found {len(rows)} and {len(checked)} that fit {self.recipe.max_length} tokens"
             )
+        depends_on = fingerprint(self.name, self.version, self.seed, *rows, *checked)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone_in(self.folder):
+            if not self._is_kept(depends_on):
+                self._train(rows, checked)
+                (self.folder / "model" / LEARNT_FROM).write_text(depends_on, "utf-8")
+            self._network = self._kept()  # also after training, lest a later run differ
+
+    def _train(self, rows: Dataset, checked: Dataset) -> None:
+        checkpoints = self.folder / "checkpoints"
+        for stale in (checkpoints, self.folder / "model"):
+            shutil.rmtree(stale, ignore_errors=True)
         trainer = RewardTrainer(
             model=self._network,
             args=self._config(),
@@ -128,13 +149,28 @@ class RewardModel:
             eval_dataset=checked,
             processing_class=self._tokenizer,
             peft_config=self._lora(),
-            callbacks=[EarlyStoppingCallback(self.recipe.patience), GuardCallback(self.folder)],
+            callbacks=[EarlyStoppingCallback(self.recipe.patience), GuardCallback(checkpoints)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.save_model(str(self.folder / "model"))
-        self._network = trainer.model  # with the adapters, if there are any
-        self._network.eval()
+
+    def _is_kept(self, depends_on: str) -> bool:
+        path = self.folder / "model" / LEARNT_FROM
+        return path.is_file() and path.read_text("utf-8") == depends_on
+
+    def _kept(self) -> Any:
+        """Return the trained model as it is on disk, with the adapters if there are any."""
+        path = self.folder / "model"
+        network: Any
+        if self.recipe.lora_rank is None:
+            network = AutoModelForSequenceClassification.from_pretrained(
+                path, num_labels=1, dtype=torch.float32
+            )
+        else:
+            self._load()  # training has put adapters into the network
+            network = PeftModel.from_pretrained(self._network, path)
+        return network.to(default_device()).eval()
 
     def adapt(self, users: Sequence[User]) -> None:
         """Note that these users may be judged with their persona."""
@@ -144,15 +180,17 @@ class RewardModel:
         """Judge comparisons; one with a response that alone is too long is unscored."""
         encoded = [self._encode_all(comparison) for comparison in comparisons]
         rewards = iter(self._rewards([ids for some in encoded if some for ids in some]))
+        scores = [[next(rewards) for _ in some] if some else None for some in encoded]
         return [
             judgment_of(
                 comparison,
-                [next(rewards) for _ in some] if some else None,
+                given,
                 method=self.name,
                 seed=self.seed,
+                confidence=bradley_terry(given) if given else None,
                 n_history=self._n_history.get(comparison.user.id, 0) if self.personas else 0,
             )
-            for comparison, some in zip(comparisons, encoded, strict=True)
+            for comparison, given in zip(comparisons, scores, strict=True)
         ]
 
     # ------------------------------------------------------------ texts
@@ -198,12 +236,13 @@ class RewardModel:
             network.score.weight *= self.recipe.head_scale
         if tokenizer.pad_token is None:  # the head reads the last token that is no padding
             tokenizer.pad_token = tokenizer.eos_token
+        network.config.pad_token_id = tokenizer.pad_token_id
         self._tokenizer, self._network = tokenizer, network
         self._clean = token_breaker(control_tokens(tokenizer))
 
     def _config(self) -> RewardConfig:
         given: dict[str, Any] = {
-            "output_dir": str(self.folder),
+            "output_dir": str(self.folder / "checkpoints"),
             "seed": self.seed,
             "max_length": None,  # is cut here
             "load_best_model_at_end": True,
@@ -251,6 +290,30 @@ class RewardModel:
             for i, reward in zip(some, logits[:, 0].float().tolist(), strict=True):
                 rewards[i] = reward
         return rewards
+
+
+def weights_identity(model: str | Path, revision: str | None) -> str:
+    """Return what tells a language model from others: a digest of its files, or hub id@revision."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{revision}"
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").digest()
+        digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process trains in a folder; without effect on Windows."""
+    with (folder / "lock").open("w") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def conversation_ids(
