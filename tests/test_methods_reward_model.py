@@ -1,5 +1,6 @@
 """The fine-tuned reward model, on a tiny random Llama."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ def test_the_reward_model_learns_what_everybody_prefers(
     assert scores(model, test) == before
     for comparison, both in zip(test[:3], before, strict=False):
         assert scores(model, [comparison])[0] == pytest.approx(both, abs=1e-4)
+    weights = next((tmp_path / "model").glob("*.safetensors"))
+    written_at = weights.stat().st_mtime_ns
+    again = RewardModel(tiny, tmp_path, recipe=small(name))
+    again.fit(comparisons("train", 96), comparisons("validation", 16))
+    assert weights.stat().st_mtime_ns == written_at
+    assert scores(again, test) == before
     saved = {path.name for path in (tmp_path / "model").iterdir()}
     assert {"adapter_config.json" if name == "reward_model" else "config.json"} <= saved
 
@@ -95,6 +102,30 @@ def test_personas_decide_where_users_differ(tiny: Path, tmp_path: Path) -> None:
     assert unknown < 0.7
     model.adapt([User(id=user) for user in users])
     assert accuracy(model, test) > 0.9
+
+
+def test_a_model_of_other_data_and_one_that_is_not_whole_are_trained_anew(
+    tiny: Path, tmp_path: Path
+) -> None:
+    def fitted(folder: Path, n_pairs: int) -> object:
+        model = RewardModel(tiny, folder, recipe=small(trl={"num_train_epochs": 1}))
+        model.fit(comparisons("train", n_pairs), comparisons("validation", 4))
+        return scores(model, comparisons("test", 4))
+
+    first = fitted(tmp_path / "one", 16)
+    other = fitted(tmp_path / "one", 24)
+    assert other == fitted(tmp_path / "two", 24) != first
+    (tmp_path / "one" / "model" / "learnt_from.txt").unlink()  # as a kill leaves it
+    assert fitted(tmp_path / "one", 24) == other
+
+
+def test_the_version_follows_the_files_of_the_model_not_its_path(tmp_path: Path) -> None:
+    one, other = make_tiny_llama(tmp_path / "one"), tmp_path / "other"
+    shutil.copytree(one, other)
+    assert RewardModel(one, tmp_path).version == RewardModel(other, tmp_path).version
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert RewardModel(one, tmp_path).version != RewardModel(other, tmp_path).version
 
 
 def test_the_seed_decides(tiny: Path, tmp_path: Path) -> None:
