@@ -45,7 +45,11 @@ def comparison(user: str, i: int, split: str = "test") -> Comparison:
                 for j in range(3)
             ),
         ),
-        context=(Message(role="user", content=f"{split} question {i}: {HOSTILE}"),),
+        context=(
+            Message(role="user", content="what came before"),
+            Message(role="assistant", content="an answer"),
+            Message(role="user", content=f"{split} question {i}: {HOSTILE}"),
+        ),
         responses=texts,
         label=int(likes_long),
     )

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pgenrm.types import Comparison, Judgment
 from tests.bench_cases import HOSTILE, Chance, WithChains, dataset, run_bench, unanswered
 
 CHROMIUM = Path("/usr/bin/chromium")
+COMMAND = ["pgenrm", "bench", HOSTILE, "a|b", "`c`"]
 
 
 class EveryOutcome(Chance):
@@ -51,6 +53,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     methods: list[Method] = [
         Chance("judge-default", 0.6),
         EveryOutcome("judge-cot"),
+        Chance("judge-stated-style", 0.6),
         Chance("gpo", 0.7, 0),
         Chance("gpo", 0.7, 1),
         HostileChains("pgenrm", 2),
@@ -60,7 +63,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = dataset(40, 4)
     # what was never answered is stored, as with --accept-unanswered
     run_bench(out, methods, data, accept_unanswered=True)
-    note_command(out, ["pgenrm", "bench", HOSTILE])
+    note_command(out, COMMAND)
     write_report(out)
     return out
 
@@ -226,12 +229,38 @@ def test_the_page_is_no_wider_than_the_screen(browser: Any, bench: Path, width: 
     page.close()
 
 
-def test_everything_stands_in_print_too(page: Any) -> None:
+def test_everything_stands_in_print_too_and_no_wider_than_paper(page: Any) -> None:
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 less Chromium's margins
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert not page.locator("#filters").is_visible()
     assert page.locator("details:not([open])").count() == 0
-    assert len(page.pdf()) > 10_000
+    widths = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert widths[0] <= widths[1] == 718
+
+
+def test_reasons_and_earlier_turns_can_be_read_on_the_page(page: Any) -> None:
+    page.select_option("[name=method]", "pgenrm")
+    sample = page.locator(".sample:visible").first
+    assert sample.locator(".rubric [title]").count() == 0
+    assert '"><b>bold</b>' in sample.locator(".rubric").text_content()
+    assert "what came before" in sample.text_content()
+
+
+def test_commands_can_be_pasted_and_do_not_break_markdown(page: Any, bench: Path) -> None:
+    command = shlex.join(COMMAND)
+    assert page.locator("code", has_text="pgenrm bench").inner_text() == command
+    assert f": `` {command} `` (" in (bench / "results.md").read_text()
+
+
+def test_the_study_of_prompts_stands_beside_ours(page: Any, bench: Path) -> None:
+    assert page.locator("#accuracy tr", has_text="+ stated style").locator(
+        "td.quoted"
+    ).all_inner_texts() == ["-", "-", "-", "-", "64.24"]
+    rows = (bench / "results.md").read_text().splitlines()
+    assert any(row.startswith("| + stated style | ") and "| 64.24 |" in row for row in rows)
 
 
 def test_the_table_holds_our_numbers_and_the_published_ones_apart(page: Any) -> None:
@@ -241,5 +270,6 @@ def test_the_table_holds_our_numbers_and_the_published_ones_apart(page: Any) -> 
         "73.42 ± 1.74",
         "65.32 ± 0.56",
         "66.21 ± 0.76",
+        "-",
     ]
     assert "published, not measured here" in page.locator("#accuracy thead").inner_text()

@@ -6,6 +6,7 @@ only hides and shows what the template wrote.
 
 from collections.abc import Sequence
 from importlib.resources import files
+from shlex import join
 
 import jinja2
 
@@ -24,7 +25,7 @@ from pgenrm.report.tables import (
     decimal,
     percent,
     points,
-    quoted,
+    quoted_of,
     seconds,
     share,
     share_of,
@@ -71,9 +72,10 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         scale_of=scale_of,
         published=published(),
         columns=PUBLISHED,
-        quoted=quoted,
+        quoted_of=quoted_of,
         share_of=share_of,
         outcomes=Outcome,
+        shell_line=join,
         domains=DOMAINS,
         samples=samples,
         sampled={s.method: s.label for s in samples},

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from shlex import join
+from typing import Any, Final
 
 from pgenrm.bench.metrics import ALL
 from pgenrm.bench.plan import Command
@@ -13,13 +15,15 @@ from pgenrm.bench.statistics import Estimate
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.types import Outcome
 
+STUDY: Final = "prompt_study_prism"
 PUBLISHED = {
     "arena_8b": "Arena 8B",
     "arena_70b": "Arena 70B",
     "prism_8b": "PRISM 8B",
     "prism_70b": "PRISM 70B",
+    STUDY: "PRISM o3, 15 % sample",
 }
-"""Columns of table 1."""
+"""Columns of table 1, and the study of prompts, which has no errors."""
 PARTS = {ALL: "all", "test_seen": "seen users", "test_unseen": "unseen users", "hard": "hard pairs"}
 
 
@@ -75,6 +79,18 @@ def quoted(row: PublishedRow | None, column: str) -> str:
     """Write a published number: mean ± standard error in percent."""
     found: MeanAndError | None = getattr(row, column) if row else None
     return f"{found[0]:.2f} ± {found[1]:.2f}" if found else "-"
+
+
+def quoted_of(method: str, column: str) -> str:
+    """Write what stands in one of the columns `PUBLISHED` for a method.
+
+    >>> quoted_of("judge-psi", "prism_8b"), quoted_of("judge-psi", STUDY), quoted_of("lore", STUDY)
+    ('58.33 ± 0.51', '66.17', '-')
+    """
+    if column != STUDY:
+        return quoted(published().table_1.get(method), column)
+    value = published().prompt_study_prism.get(method)
+    return "-" if value is None else f"{value:.2f}"
 
 
 def share_of(part: Part, outcome: Outcome) -> float:
@@ -159,7 +175,7 @@ def markdown(result: BenchResult, commands: Sequence[Command]) -> str:
         lines += ["", *_ranking_table(result)]
     lines += ["", *_main_table(result), "", *_detail_table(result), "", *_cost_table(result)]
     lines += ["", "## Commands", ""]
-    lines += [f"- {c.started_at}: `{' '.join(c.command)}` ({_versions(c)})" for c in commands]
+    lines += [f"- {c.started_at}: {_code(join(c.command))} ({_versions(c)})" for c in commands]
     return "\n".join(lines) + "\n"
 
 
@@ -168,13 +184,12 @@ def _main_table(result: BenchResult) -> list[str]:
     for method in result.methods:
         if part := method.parts.get(ALL):
             against = part.versus_best
-            row = published().table_1.get(method.name)
             rows.append(
                 [
                     _name(method),
                     percent(part.accuracy),
                     points(against.by) if against else "-",
-                    *(quoted(row, column) for column in PUBLISHED),
+                    *(quoted_of(method.name, column) for column in PUBLISHED),
                 ]
             )
     head = ["method", "accuracy", "against the best baseline"]
@@ -287,6 +302,14 @@ def _ranking_table(result: BenchResult) -> list[str]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     marks = ["---"] + ["---:"] * (len(head) - 1)
     return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
+
+
+def _code(text: str) -> str:
+    """Write code in Markdown; the fence is longer than any run of backticks in the text."""
+    text = " ".join(text.split("\n"))  # a code span is one line
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _name(method: MethodResult) -> str:
