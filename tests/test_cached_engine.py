@@ -108,6 +108,17 @@ def test_of_an_engine_that_numbers_its_samples_an_answer_does_not_depend_on_earl
     assert [(request.first, request.n) for request in engine.requests] == [(2, 1), (4, 4)]
 
 
+def test_what_was_asked_and_what_was_on_disk_is_counted(opened: Open) -> None:
+    cache = opened(ScriptedEngine(by_seed))
+    cache.complete([ask("one two", n=4), ask("three", n=1)])
+    before = cache.usage
+    assert (before.n_cached, before.n_asked, before.n_prompt_tokens) == (0, 5, 3)
+    cache.complete([ask("one two", n=8)])
+    since = cache.usage.minus(before)
+    assert (since.n_cached, since.n_asked, since.n_prompt_tokens) == (4, 4, 2)
+    assert since.n_completion_tokens == 8 * 4  # a text is "one two SEED NUMBER"
+
+
 def test_samples_without_numbers_are_asked_for_under_another_seed(opened: Open) -> None:
     engine = ScriptedEngine([*"01234567"])
     cache = opened(engine)

@@ -13,6 +13,7 @@ from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.bench.rows import place_of
 from pgenrm.bench.run import Task
 from pgenrm.data.dataset import TRAIN, Dataset
+from pgenrm.engines.cached import CachedEngine, Usage
 from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import InputError
 from pgenrm.evaluator import Evaluator
@@ -102,6 +103,14 @@ class _Parts:
 @cache
 def _evaluator(build: Callable[[Any], Evaluator], model: Hashable) -> Evaluator:
     return build(model)
+
+
+def usage_of(options: MethodOptions) -> Usage:
+    """Return what the language model of this process was asked so far, where it is cached."""
+    if not _evaluator.cache_info().currsize:
+        return Usage()
+    engine = getattr(_evaluator(options.build, options.model), "engine", None)
+    return engine.usage if isinstance(engine, CachedEngine) else Usage()
 
 
 def embedder_of(options: MethodOptions) -> Embedder:

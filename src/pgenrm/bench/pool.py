@@ -21,16 +21,20 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from time import perf_counter
 from typing import Final
 
 from pgenrm.bench.plan import DataSource, load_source, read_items
-from pgenrm.bench.run import Task, records_path, run_method
+from pgenrm.bench.run import Task, Timing, note_timing, records_path, run_method
 from pgenrm.data.dataset import Dataset
+from pgenrm.engines.cached import Usage
 from pgenrm.errors import PgenrmError
 from pgenrm.methods.protocol import Method
 from pgenrm.types import Comparison
 
 LOOK_EVERY_S: Final = 0.5
+PREPARED: Final = "prepare.times.jsonl"
+"""How long what all tasks need took, a line for each command."""
 
 Make = Callable[[Task, Dataset], Method]
 """Builds the method of a task. Sent to the workers, so a module-level function or a partial."""
@@ -50,6 +54,7 @@ def run_tasks(
     accept_unanswered: bool = False,
     prepare: Prepare | None = None,
     watch: Watch | None = None,
+    usage: Callable[[], Usage] = Usage,
 ) -> dict[Task, str]:
     """Run tasks over the bench that `open_plan` wrote to `out`.
 
@@ -63,6 +68,7 @@ def run_tasks(
         n_processes: tasks under way at once. With more than one, each computes on one core.
         accept_unanswered: as in `run_method`.
         prepare: does what all tasks need. Where it fails, the tasks say why when they need it.
+        usage: as in `run_method`; sent to the workers like `make`.
         watch: called about twice a second for every task that got further.
 
     Returns:
@@ -81,7 +87,7 @@ def run_tasks(
         while waiting or busy:
             while waiting and idle:
                 task, worker = waiting.popleft(), idle.pop()
-                future = worker.submit(_work, task, make, source, out, accept_unanswered)
+                future = worker.submit(_work, task, make, source, out, accept_unanswered, usage)
                 busy[future] = task, worker
             ended, _ = wait(busy, LOOK_EVERY_S, FIRST_COMPLETED)
             for future, (task, worker) in list(busy.items()):
@@ -153,7 +159,12 @@ def _end_with_parent() -> None:
 
 
 def _work(
-    task: Task, make: Make, source: DataSource, out: Path, accept_unanswered: bool
+    task: Task,
+    make: Make,
+    source: DataSource,
+    out: Path,
+    accept_unanswered: bool,
+    usage: Callable[[], Usage],
 ) -> str | None:
     """Run a task; return why it failed, since not every error survives the way between processes.
 
@@ -169,6 +180,7 @@ def _work(
             comparisons,
             out,
             accept_unanswered=accept_unanswered,
+            usage=usage,
         )
     except (PgenrmError, OSError) as error:
         return str(error)
@@ -180,7 +192,11 @@ def _work(
 
 def _prepare(prepare: Prepare, source: DataSource, out: Path) -> None:
     with suppress(PgenrmError, OSError):
-        prepare(*_materials(source, out))
+        dataset, comparisons = _materials(source, out)
+        start = perf_counter()
+        prepare(dataset, comparisons)
+        seconds = round(perf_counter() - start, 6)
+        note_timing(out / PREPARED, Timing("prepare", len(comparisons), seconds))
 
 
 @cache

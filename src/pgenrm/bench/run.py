@@ -8,7 +8,7 @@ A method never sees the labels of what it judges: they are put into the judgment
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from pgenrm.batches import batched
 from pgenrm.data.dataset import TRAIN, VALIDATION, Dataset
+from pgenrm.engines.cached import Usage
 from pgenrm.errors import EngineError, InputError
 from pgenrm.methods.protocol import Method
 from pgenrm.runs import Run
@@ -46,10 +47,17 @@ class Timing(NamedTuple):
     """How long a stage took."""
 
     stage: str
-    """`fit`, `adapt` or `score`."""
+    """`fit`, `adapt` or `score`; `prepare` for what was done for several methods at once."""
     n: int
-    """Training comparisons, users, or comparisons judged."""
+    """Training comparisons, users, or comparisons judged (`prepare`: of the bench)."""
     seconds: float
+    n_cached: int = 0
+    """Samples that came from the cache of completions, so that `seconds` is not what they took."""
+    n_asked: int = 0
+    """Samples that the engine was asked for."""
+    n_prompt_tokens: int = 0
+    """Of all samples, cached ones too: what the stage costs where nothing is cached."""
+    n_completion_tokens: int = 0
 
 
 def records_path(out: Path, task: Task) -> Path:
@@ -77,6 +85,7 @@ def run_method(
     *,
     batch_size: int = BATCH_SIZE,
     accept_unanswered: bool = False,
+    usage: Callable[[], Usage] = Usage,
 ) -> None:
     """Judge the comparisons that have no record yet.
 
@@ -93,6 +102,7 @@ def run_method(
         out: directory of the bench.
         batch_size: comparisons handed over at once.
         accept_unanswered: keep what got no answer even then, as unscored.
+        usage: says what the method's engine was asked so far, for the timings.
 
     Raises:
         EngineError: the engine answers no more; what was judged before is kept.
@@ -110,7 +120,7 @@ def run_method(
         left = {c.id for c in run.remaining(comparisons)}
         if not left:
             return
-        under_way = _UnderWay(method, run, left, times_path(out, task))
+        under_way = _UnderWay(method, run, left, times_path(out, task), usage)
         under_way.fit(dataset)
         if method.is_trained:
             under_way.adapt(comparisons)
@@ -147,8 +157,11 @@ class _UnderWay:
         reason: why the last comparison without an answer got none.
     """
 
-    def __init__(self, method: Method, run: Run, left: set[str], times: Path) -> None:
+    def __init__(
+        self, method: Method, run: Run, left: set[str], times: Path, usage: Callable[[], Usage]
+    ) -> None:
         self.method, self.run, self.left, self.times = method, run, left, times
+        self.usage = usage
         self.reason = ""
         self._adapted: set[str] = set()
 
@@ -189,11 +202,10 @@ class _UnderWay:
     @contextmanager
     def _timed(self, stage: str, n: int) -> Iterator[None]:
         """Note how long something took, if it does not fail."""
-        start = perf_counter()
+        start, before = perf_counter(), self.usage()
         yield
-        timing = Timing(stage, n, round(perf_counter() - start, 6))
-        with self.times.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(timing._asdict()) + "\n")
+        seconds, asked = round(perf_counter() - start, 6), self.usage().minus(before)
+        note_timing(self.times, Timing(stage, n, seconds, *asked))
 
 
 def _labelled(judgment: Judgment, comparison: Comparison) -> Judgment:
@@ -219,6 +231,12 @@ def is_unanswered(judgment: Judgment) -> bool:
     """Whether the engine gave nothing at all for it."""
     n_lost = len(_lost_requests(judgment))
     return bool(n_lost) and n_lost == len(judgment.failures) and not judgment.chains
+
+
+def note_timing(path: Path, timing: Timing) -> None:
+    """Append a timing to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(timing._asdict()) + "\n")
 
 
 def read_times(path: Path) -> Iterator[Timing]:

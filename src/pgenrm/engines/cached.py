@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from pgenrm.cache_file import LOCK_TIMEOUT_S, prepare
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine
@@ -36,6 +37,26 @@ COMMIT;
 """
 
 
+class Usage(NamedTuple):
+    """What was asked of a cached engine."""
+
+    n_cached: int = 0
+    """Samples that were on disk."""
+    n_asked: int = 0
+    """Samples that the engine was asked for."""
+    n_prompt_tokens: int = 0
+    """Of all answers, as if nothing had been on disk; what no engine counted is 0."""
+    n_completion_tokens: int = 0
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Return the sum."""
+        return Usage(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: "Usage") -> "Usage":
+        """Return what was asked since the other."""
+        return Usage(*(a - b for a, b in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True)
 class _Sample:
     sample: Completion | Failure
@@ -54,6 +75,9 @@ class CachedEngine:
     An engine with `has_numbered_samples` is asked for exactly the numbers that are missing, so that
     an answer does not depend on what was asked before. Any other is asked under a seed of its own,
     lest the stored samples come again.
+
+    Attributes:
+        usage: what was asked since the cache was opened.
     """
 
     def __init__(self, engine: Engine, path: str | Path) -> None:
@@ -74,6 +98,7 @@ class CachedEngine:
         self._identity = str(getattr(engine, "cache_identity", ""))
         self._is_numbered = bool(getattr(engine, "has_numbered_samples", False))
         self._lock = Lock()
+        self.usage = Usage()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._database_errors():
             self._database = sqlite3.connect(
@@ -112,7 +137,10 @@ class CachedEngine:
             for i, answer in zip(asked, fresh, strict=True)
         }
         self._store([(keys[i], *item) for i in asked for item in gained[i].items()])
-        return [_answer(gained.get(i, {}) | known[i]) for i in range(len(requests))]
+        answers = [_answer(gained.get(i, {}) | known[i]) for i in range(len(requests))]
+        with self._lock:
+            self.usage = self.usage.plus(_usage(answers, n_cached=sum(map(len, known))))
+        return answers
 
     def close(self) -> None:
         """Close the engine and the file."""
@@ -206,6 +234,16 @@ def _numbered(answer: Answer, numbers: Sequence[int], bearer: int | None) -> dic
         )
         for number, sample in zip(numbers, answer.samples, strict=True)
     }
+
+
+def _usage(answers: Sequence[Answer], n_cached: int) -> Usage:
+    samples = [sample for answer in answers for sample in answer.samples]
+    return Usage(
+        n_cached=n_cached,
+        n_asked=len(samples) - n_cached,
+        n_prompt_tokens=sum(answer.n_prompt_tokens or 0 for answer in answers),
+        n_completion_tokens=sum(s.n_tokens or 0 for s in samples if isinstance(s, Completion)),
+    )
 
 
 def _answer(samples: Mapping[int, _Sample]) -> Answer:
