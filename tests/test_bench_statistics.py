@@ -9,6 +9,7 @@ from pgenrm.bench.statistics import (
     estimate,
     mean_and_error,
     mean_of_defined,
+    mean_over_users,
     rank_correlation,
     resample,
     share,
@@ -132,3 +133,14 @@ def test_a_single_run_has_no_standard_error() -> None:
 
 def test_a_mean_over_groups_leaves_out_those_that_were_not_drawn() -> None:
     assert mean_of_defined(np.array([[1.0, np.nan], [1.0, 0.0]])).tolist() == [1.0, 0.5]
+
+
+def test_a_paired_difference_is_a_mean_over_users() -> None:
+    owners = [f"u{i // 3}" for i in range(90)]
+    values = rng("differences", 0).normal(0.2, 1, 90)
+    found = mean_over_users(values, owners)
+    assert found.value == pytest.approx(values.mean(), abs=1e-6)
+    assert found.interval is not None
+    assert found.interval[0] < found.value < found.interval[1]
+    with pytest.raises(ValueError, match="nan"):
+        mean_over_users([float("nan")] * 90, owners)

@@ -245,7 +245,7 @@ def test_reasons_and_earlier_turns_can_be_read_on_the_page(page: Any) -> None:
     page.select_option("[name=method]", "pgenrm")
     sample = page.locator(".sample:visible").first
     assert sample.locator(".rubric [title]").count() == 0
-    assert '"><b>bold</b>' in sample.locator(".rubric").text_content()
+    assert 'response 2: "><b>bold</b>' in sample.locator(".rubric").text_content()
     assert "what came before" in sample.text_content()
 
 

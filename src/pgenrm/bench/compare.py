@@ -7,7 +7,7 @@ import numpy as np
 from pgenrm.bench.counting import Runs
 from pgenrm.bench.metrics import read_runs
 from pgenrm.bench.plan import read_items
-from pgenrm.bench.statistics import Estimate, estimate, resample, share
+from pgenrm.bench.statistics import Estimate, mean_over_users
 from pgenrm.errors import InputError
 from pgenrm.types import Comparison, Outcome, User, Value
 
@@ -86,15 +86,11 @@ def _change(
     was, is_now = (
         side.share_of(Outcome.CORRECT)[at] for side, at in zip((before, after), rows, strict=True)
     )
-    names, user = np.unique(users, return_inverse=True)
-    columns = [np.bincount(user, values) for values in (is_now - was, np.ones(len(users)))]
-    sums = resample(np.stack(columns, axis=1), seed)
-    by = estimate(share(sums[:, 0], sums[:, 1]), len(names))
-    assert by is not None
+    by = mean_over_users(is_now - was, users, seed)
     return Change(
         name=before.name,
         n=len(users),
-        n_users=len(names),
+        n_users=len(set(users)),
         n_missing_before=before.n_missing(rows[0]),
         n_missing_after=after.n_missing(rows[1]),
         before=round(float(was.mean()), 6),

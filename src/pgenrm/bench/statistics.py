@@ -6,6 +6,7 @@ methods takes seconds. Every interval is the 95 % percentile interval of `scipy.
 with users as observations; tests hold it against scipy.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -63,6 +64,28 @@ def estimate(values: Floats, n_users: int) -> Estimate | None:
         low, high = np.nanpercentile(values[1:], [2.5, 97.5])
         interval = (round(float(low), 6), round(float(high), 6))
     return Estimate(value=round(float(values[0]), 6), interval=interval)
+
+
+def mean_over_users(values: ArrayLike, users: Sequence[str], seed: int = 0) -> Estimate:
+    """Estimate the mean of a value per comparison, users resampled.
+
+    Of differences of two methods it is their paired difference.
+
+    Args:
+        values: [n_items], at least one.
+        users: [n_items], whose comparison it is.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: a value is nan.
+    """
+    names, user = np.unique(users, return_inverse=True)
+    columns = [np.bincount(user, part) for part in (np.asarray(values), np.ones(len(user)))]
+    sums = resample(np.stack(columns, axis=1), seed)
+    found = estimate(share(sums[:, 0], sums[:, 1]), len(names))
+    if found is None:
+        raise ValueError("a value is nan")
+    return found
 
 
 def share(numerator: Floats, denominator: Floats) -> Floats:

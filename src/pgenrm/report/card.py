@@ -9,7 +9,7 @@ from pgenrm.data.arena import REPO_ID as ARENA
 from pgenrm.data.lampqa import REPO_ID as LAMPQA
 from pgenrm.data.prism import REPO_ID as PRISM
 from pgenrm.errors import InputError, MissingExtraError
-from pgenrm.report.tables import PARTS, percent
+from pgenrm.report.tables import PARTS, markdown_table, percent
 
 HUB: Final = {"arena": ARENA, "prism": PRISM, "lampqa": LAMPQA}
 TASK: Final = "text-ranking"
@@ -64,17 +64,21 @@ def card_fragment(result: BenchResult, method: MethodResult, model: str | None =
     ]
     named = model or _model_of(method)
     data = ModelCardData(model_name=named, eval_results=entries)
-    lines = [
-        f"| {PARTS.get(name, name)} | {part.n:,} | {part.n_users:,} | {percent(part.accuracy)} "
-        f"| {100 * part.coverage:.1f} |"
-        for name, part in method.parts.items()
-    ]
-    table = [
-        "| comparisons | n | users | accuracy (95 % over users) | coverage |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    table = markdown_table(
+        ["comparisons", "n", "users", "accuracy (95 % over users)", "coverage"],
+        [
+            [
+                PARTS.get(name, name),
+                f"{part.n:,}",
+                f"{part.n_users:,}",
+                percent(part.accuracy),
+                f"{100 * part.coverage:.1f}",
+            ]
+            for name, part in method.parts.items()
+        ],
+    )
     about = f"Method `{method.name}`, version `{', '.join(method.versions)}`; pgenrm bench."
-    return "\n".join(["---", data.to_yaml().strip(), "---", "", *table, *lines, "", about, ""])
+    return "\n".join(["---", data.to_yaml().strip(), "---", "", *table, "", about, ""])
 
 
 def eval_results(result: BenchResult, method: MethodResult, date: str) -> str:

@@ -193,7 +193,7 @@ def _main_table(result: BenchResult) -> list[str]:
                 ]
             )
     head = ["method", "accuracy", "against the best baseline"]
-    return _table([*head, *(f"*published*: {name}" for name in PUBLISHED.values())], rows)
+    return markdown_table([*head, *(f"*published*: {name}" for name in PUBLISHED.values())], rows)
 
 
 def _detail_table(result: BenchResult) -> list[str]:
@@ -226,7 +226,7 @@ def _detail_table(result: BenchResult) -> list[str]:
                     runs,
                 ]
             )
-    return _table(
+    return markdown_table(
         [
             "method",
             *(PARTS[name] for name in names),
@@ -265,7 +265,7 @@ def _cost_table(result: BenchResult) -> list[str]:
         for method in result.methods
     ]
     head = ["method", "chains", "prompt tokens", "completion tokens", "seconds"]
-    return _table([*head, "seconds to adapt to a user", "seconds to fit"], rows)
+    return markdown_table([*head, "seconds to adapt to a user", "seconds to fit"], rows)
 
 
 def seconds(value: float | None) -> str:
@@ -296,10 +296,13 @@ def _ranking_table(result: BenchResult) -> list[str]:
         for system, row in published().table_5.items()
     ]
     names = (domain.replace("_", " ") for domain in DOMAINS)
-    return _table(["ranking of policies (Spearman)", *names, "mean", "questions left out"], rows)
+    return markdown_table(
+        ["ranking of policies (Spearman)", *names, "mean", "questions left out"], rows
+    )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write a table line by line; all columns but the first are aligned to the right."""
     marks = ["---"] + ["---:"] * (len(head) - 1)
     return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
 
