@@ -229,9 +229,16 @@ def test_commands_are_kept_in_order_with_versions(tmp_path: Path) -> None:
     note_command(tmp_path, ["pgenrm", "bench", "two"])
     with (tmp_path / "commands.jsonl").open("a") as file:
         file.write('{"command": ["cut')
+    note_command(tmp_path, ["pgenrm", "bench", "three"])
     commands = read_commands(tmp_path)
-    assert [c.command[-1] for c in commands] == ["one", "two"]
+    assert [c.command[-1] for c in commands] == ["one", "two", "three"]
     assert {"pgenrm", "python", "numpy"} <= set(commands[0].versions)
+
+
+def test_a_bench_whose_only_command_was_cut_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "commands.jsonl").write_text('{"command": ["cut')
+    with pytest.raises(InputError, match="no whole command; run the command"):
+        read_commands(tmp_path)
 
 
 # ---------------------------------------------------------------- what is known of users

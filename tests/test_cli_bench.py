@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pgenrm.bench.metrics import evaluate
+from pgenrm.bench.run import read_times
 from pgenrm.cli import app, main
 from pgenrm.data.lampqa import CANDIDATES
 from tests.bench_cases import dataset
@@ -56,6 +57,12 @@ def test_a_bench_runs_goes_on_reports_and_compares(
     compared = runner.invoke(app, ["bench", "compare", str(out), str(out)])
     assert compared.exit_code == 0, compared.output
     assert re.search(r"longest +48 .* \+0\.0 \[\+0\.0, \+0\.0\]", compared.output)
+
+
+def test_methods_that_name_none_are_refused(data: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["bench", str(data), "--methods", ",", "--out", str(tmp_path)])
+    assert result.exit_code != 0
+    assert "names no method" in str(result.exception)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -129,6 +136,11 @@ def test_policies_are_graded_and_ranked(tmp_path: Path) -> None:
     assert f"graded {len(rows)} of {len(rows)} answers" in graded.output
     ranked = runner.invoke(app, [*arguments, "--processes", "1"])
     assert ranked.exit_code == 0, (ranked.output, ranked.exception)
+    (folder / CANDIDATES).rename(tmp_path / "answers.jsonl")
+    apart = ["--candidates", str(tmp_path / "answers.jsonl"), "--processes", "1"]
+    elsewhere = runner.invoke(app, [*arguments[:-1], str(tmp_path / "elsewhere"), *apart])
+    assert elsewhere.exit_code == 0, (elsewhere.output, elsewhere.exception)
+    assert evaluate(tmp_path / "elsewhere").rankings == evaluate(out).rankings
     (row,) = evaluate(out).rankings
     assert len(row.by_domain) == 3
     assert row.n_unscored == 0
@@ -172,5 +184,8 @@ def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
     assert bench(judge, out) == 0
     assert bench(judge, tmp_path / "whole") == 0
     whole = tmp_path / "whole" / "records" / "judge-default.seed0.jsonl"
+    times = [t for t in read_times(whole.with_suffix(".times.jsonl")) if t.stage == "score"]
+    assert (sum(t.n_asked for t in times), sum(t.n_cached for t in times)) == (96, 0)
+    assert all(t.n_prompt_tokens > 0 and t.n_completion_tokens > 0 for t in times)
     assert records.read_bytes().startswith(kept)
     assert sorted(records.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())

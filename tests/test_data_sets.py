@@ -252,7 +252,7 @@ def test_what_is_tested_is_neither_learnt_from_nor_shown(tmp_path: Path) -> None
 def test_a_comparison_without_a_label_is_named(tmp_path: Path) -> None:
     unlabelled = {"id": "b", "user_id": "u", "context": "?", "responses": ["x", "y"]}
     path = written(tmp_path / "mine.jsonl", [row("a", "u"), unlabelled])
-    with pytest.raises(InputError, match=r"mine.jsonl: comparison 'b' has no label"):
+    with pytest.raises(RowError, match=r"mine.jsonl:2: comparison 'b' has no label"):
         load(str(path))
 
 

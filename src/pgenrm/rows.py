@@ -94,7 +94,14 @@ def load_value(path: str | Path, kind: type[T]) -> T:
 def read_comparisons(
     paths: Iterable[str | Path], on_bad: OnBad | None = None
 ) -> Iterator[Comparison]:
-    """Yield the comparisons of several files; ids must be unique across all of them.
+    """Yield the comparisons of several files, see `placed_comparisons`."""
+    return (comparison for _, comparison in placed_comparisons(paths, on_bad))
+
+
+def placed_comparisons(
+    paths: Iterable[str | Path], on_bad: OnBad | None = None
+) -> Iterator[tuple[str, Comparison]]:
+    """Yield (place, comparison) for several files; ids must be unique across all of them.
 
     A row without `id` is named after its file and line, e.g. `prism-412`; among several files
     after its path, so that two files of one name do not collide.
@@ -114,7 +121,7 @@ def read_comparisons(
                 _reject(row, RowError(row.place, reason), on_bad)
             else:
                 seen.add(key)
-                yield value
+                yield row.place, value
 
 
 def _reject(row: _Row, error: RowError, on_bad: OnBad | None) -> None:

@@ -15,17 +15,16 @@ from pgenrm.data.lampqa import Candidate, LampItem
 from pgenrm.engines.protocol import ChatRequest, Completion, Engine, Sampling
 from pgenrm.errors import FormatError, InputError, PromptTooLongError
 from pgenrm.llm import budget_tokens, read_completion
+from pgenrm.methods.answers import without_thoughts
 from pgenrm.prompts import Template
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Failure, FailureKind, Message, User
-from pgenrm.untrusted import THINKING_TAGS
 
 BEST: Final = 2
 SAMPLING: Final = Sampling(temperature=0.0, max_tokens=512)
 TEMPLATE: Final = Path(__file__).with_name("aspects.jinja")
 
 _GRADE = re.compile(r"^\W*(\d{1,2})[\s*]*[:.)=-][\s*]*([0-2])\W*$", re.MULTILINE)
-_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(THINKING_TAGS)})>", re.IGNORECASE)
 
 
 class Ungraded(NamedTuple):
@@ -100,7 +99,7 @@ def parse_grades(text: str, n_aspects: int) -> tuple[int, ...]:
         FormatError: an aspect has no grade or two different ones, or there is one too many.
     """
     found: dict[int, int] = {}
-    for number, grade in _GRADE.findall(_END_OF_THOUGHTS.split(text)[-1]):
+    for number, grade in _GRADE.findall(without_thoughts(text)):
         if found.setdefault(int(number), int(grade)) != int(grade):
             raise FormatError(f"aspect {number} has two grades", (f"aspect {number}",))
     wanted = range(1, n_aspects + 1)

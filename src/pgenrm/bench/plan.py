@@ -37,6 +37,8 @@ class DataSource(Value):
     """`sim`, `prism`, `arena`, ... or the path of a JSON Lines file."""
     folder: Path | None = None
     """A local copy in the hub's layout; None asks the hub."""
+    candidates: Path | None = None
+    """Answers to the questions of LaMP-QA; None looks for them in the folder."""
     revision: str | None = None
     limit: int | None = None
     """Most comparisons of each test split; None takes all."""
@@ -141,6 +143,7 @@ def load_source(source: DataSource) -> Dataset:
     return load(
         source.target,
         folder=source.folder,
+        candidates=source.candidates,
         revision=source.revision,
         limit=source.limit,
         seed=source.seed,
@@ -172,14 +175,25 @@ def note_command(out: Path, command: Sequence[str]) -> None:
         | {name: metadata.version(name) for name in LIBRARIES if _is_installed(name)},
         machine=f"{sys.platform} {platform.machine()}",
     )
-    with (out / COMMANDS).open("a", encoding="utf-8") as file:
-        file.write(row.model_dump_json() + "\n")
+    path = out / COMMANDS
+    is_cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * is_cut + row.model_dump_json() + "\n")
 
 
 def read_commands(out: Path) -> list[Command]:
-    """Read the commands that wrote to a bench, in order; one cut off by a kill is left out."""
+    """Read the commands that wrote to a bench, in order; one cut off by a kill is left out.
+
+    Raises:
+        InputError: none is left.
+    """
     bad: list[object] = []
-    return [command for _, command in read_values(out / COMMANDS, Command, bad.append)]
+    commands = [command for _, command in read_values(out / COMMANDS, Command, bad.append)]
+    if not commands:
+        raise InputError(
+            f"{out / COMMANDS} holds no whole command; run the command of the bench again"
+        )
+    return commands
 
 
 def _is_installed(name: str) -> bool:
@@ -250,7 +264,13 @@ def _with_answers(items: Iterable[Item], source: DataSource) -> list[Item]:
     Raises:
         InputError: the answers were not all graded by the same judges.
     """
-    lampqa = load_lampqa(source.folder, source.revision, limit=source.limit, seed=source.seed)
+    lampqa = load_lampqa(
+        source.folder,
+        source.revision,
+        candidates=source.candidates,
+        limit=source.limit,
+        seed=source.seed,
+    )
     by_id = {item.comparison.id: item for item in lampqa.items}
     judges = {judge for item in lampqa.items for scores in item.scores for judge in scores}
     found = []

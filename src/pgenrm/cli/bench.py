@@ -19,6 +19,7 @@ from pgenrm.bench.methods import (
     make_method,
     possible,
     tasks_of,
+    usage_of,
 )
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
@@ -30,7 +31,8 @@ from pgenrm.cli.bench_grade import grade_command
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_of
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
-from pgenrm.errors import EngineError
+from pgenrm.data.lampqa import CANDIDATES
+from pgenrm.errors import EngineError, InputError
 from pgenrm.prototypes.embedder import MINILM
 from pgenrm.report.tables import points
 from pgenrm.types import Outcome
@@ -123,6 +125,14 @@ def bench_command(
         Path | None,
         typer.Option(help="Read the data from here instead of the hub.", rich_help_panel=DATA),
     ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Answers to the questions of lampqa; default: {CANDIDATES} in the folder.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit of the data on the hub.", rich_help_panel=DATA)
     ] = None,
@@ -195,10 +205,18 @@ def bench_command(
         model, [n for n, s in sources.items() if s and s.name == "COMMANDLINE" and n != "device"]
     )
     wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"--methods {methods!r} names no method; give names, or all")
     if wanted != [ALL]:
         check_names(wanted)
     source = DataSource(
-        target=data, folder=folder, revision=revision, limit=limit, n_history=history, seed=seed
+        target=data,
+        folder=folder,
+        candidates=candidates,
+        revision=revision,
+        limit=limit,
+        n_history=history,
+        seed=seed,
     )
     with stderr.status(f"loading {data}"):
         dataset = load_source(source)
@@ -288,6 +306,7 @@ def _run(
                 accept_unanswered=accept_unanswered,
                 prepare=partial(embed_ahead, options, frozen) if frozen else None,
                 watch=watch,
+                usage=partial(usage_of, options),
             )
     except KeyboardInterrupt:
         console.print("stopped; run the same command again to continue", style="yellow")

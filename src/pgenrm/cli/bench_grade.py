@@ -41,7 +41,9 @@ def grade_command(
     with closing(build_evaluator(options)) as evaluator:
         assert isinstance(evaluator, LanguageModelEvaluator)
         graded, lost = grade_answers(evaluator.engine, lampqa.items)
-    out.write_text("".join(answer.model_dump_json() + "\n" for answer in graded), "utf-8")
+    partial = out.with_name(out.name + ".partial")  # `out` may be the file that was read
+    partial.write_text("".join(answer.model_dump_json() + "\n" for answer in graded), "utf-8")
+    partial.replace(out)
     stderr = Console(stderr=True)
     stderr.print(f"graded {len(graded) - len(lost)} of {len(graded)} answers: {out}", markup=False)
     if lost:

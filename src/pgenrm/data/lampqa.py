@@ -127,8 +127,9 @@ def load_lampqa(
     path = candidates or (folder / CANDIDATES if folder else None)
     if path is None:
         raise InputError(
-            "LaMP-QA has questions but no answers; give a file of them: JSON Lines of id, model "
-            "and response"
+            "LaMP-QA has questions but no answers; give a file of them, JSON Lines of id, model "
+            f"and response, as the candidates, or as {CANDIDATES} in the folder (--candidates, "
+            "--folder)"
         )
     repository = open_repository(REPO_ID, folder=folder, revision=revision)
     questions = _questions(repository, split)

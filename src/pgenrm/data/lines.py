@@ -14,9 +14,9 @@ from pgenrm.data.dataset import (
     splits_of,
 )
 from pgenrm.data.hub import files_digest
-from pgenrm.errors import InputError
+from pgenrm.errors import InputError, RowError
 from pgenrm.history import discloses
-from pgenrm.rows import read_comparisons
+from pgenrm.rows import placed_comparisons
 from pgenrm.types import Comparison, Context
 
 TEST: Final = "test"
@@ -32,8 +32,8 @@ def load_lines(path: Path) -> Dataset:
     tested on, or in a later turn of these, is left out; so are such comparisons to learn from.
 
     Raises:
-        InputError: there is no such file, or a comparison has no label or not two responses.
-        RowError: a row is wrong.
+        InputError: there is no such file.
+        RowError: a row is wrong, or has no label or not two responses.
     """
     files = {TEST: path} if path.is_file() else _files(path)
     read = [(name, c) for name, file in files.items() for c in _labelled(file)]
@@ -86,11 +86,12 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _labelled(path: Path) -> Iterator[Comparison]:
-    for comparison in read_comparisons([path]):
+    for place, comparison in placed_comparisons([path]):
         if comparison.label is None or len(comparison.responses) < 2:
-            raise InputError(
-                f"{path}: comparison {comparison.id!r} has "
-                + ("no label" if comparison.label is None else "one response")
-                + "; a data set needs the label of the preferred one of several responses"
+            lacking = "no label" if comparison.label is None else "one response"
+            raise RowError(
+                place,
+                f"comparison {comparison.id!r} has {lacking}; a data set needs the label of the "
+                "preferred one of several responses",
             )
         yield comparison

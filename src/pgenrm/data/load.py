@@ -20,6 +20,7 @@ def load(
     name_or_path: str,
     *,
     folder: Path | None = None,
+    candidates: Path | None = None,
     revision: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -30,6 +31,8 @@ def load(
         name_or_path: one of `NAMES`, a file of comparisons, or a directory of such files.
         folder: read from here instead of the hub: holds its repositories as folders of their names.
             For `sim` what `pgenrm simulate` wrote; for `sim-real` the file of responses.
+        candidates: the answers to the questions of `lampqa`, which the hub does not have; by
+            default `lampqa-candidates.jsonl` in the folder.
         revision: a commit of the hub; the newest by default. `Dataset.revision` names what was
             read and can be given again.
         limit: at most so many comparisons of each test split, drawn by the seed. Training splits
@@ -46,6 +49,8 @@ def load(
             f"revision {revision!r} is for data sets of the hub ({', '.join(OF_THE_HUB)}), not for "
             f"{name_or_path!r}"
         )
+    if candidates is not None and name_or_path != "lampqa":
+        raise InputError(f"candidates {candidates} are for lampqa, not for {name_or_path!r}")
     match name_or_path:
         case "sim":
             return load_simulated(folder, limit=limit, seed=seed)
@@ -54,7 +59,9 @@ def load(
                 raise InputError("sim-real needs a file of responses; give its path as the folder")
             return load_given(folder, limit=limit, seed=seed)
         case "lampqa":
-            return load_lampqa(folder, revision, limit=limit, seed=seed).dataset
+            return load_lampqa(
+                folder, revision, candidates=candidates, limit=limit, seed=seed
+            ).dataset
         case "arena":
             dataset = load_arena(folder, revision)
         case "prism":
