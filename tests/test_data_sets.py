@@ -159,7 +159,7 @@ def test_given_responses_need_a_file() -> None:
 # ---------------------------------------------------------------- own comparisons
 
 
-def row(id_: str, user_id: str, history: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+def row(id_: str, user_id: str, history: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     return {
         "id": id_,
         "user": {"id": user_id, "history": list(history)},
@@ -211,7 +211,7 @@ def test_a_past_choice_that_tells_the_answer_is_left_out(tmp_path: Path) -> None
     ]
     later = {"context": later_turn, "chosen": "So.", "rejected": "Or so."}
     other = {"context": "Another?", "chosen": "Good a.", "rejected": "Bad a."}
-    leaks = [own, turned, against_another, later]
+    leaks: list[Mapping[str, Any]] = [own, turned, against_another, later]
     path = written(tmp_path / "mine.jsonl", [row("a", "ann", [*leaks, other])])
     dataset = load(str(path))
     ((comparison,),) = dataset.splits.values()
