@@ -75,9 +75,15 @@ def test_a_space_is_standardised_on_what_it_was_fitted_to() -> None:
 
 
 @given(seed=st.integers(0, 1000))
-def test_choices_in_one_context_are_drawn_together(seed: int) -> None:
-    histories = Space(MeasuredEmbedder()).histories(USERS)
-    draws = histories.draw_per_context(rng(seed))
+def test_choices_in_one_conversation_are_drawn_together(seed: int) -> None:
+    first = USERS[0].history[0]
+    answered = Message(role="assistant", content=first.chosen)
+    later = (*first.context, answered, Message(role="user", content="And then?"))
+    going_on = Preference(context=later, chosen="So.", rejected="Or so.")
+    talker = User(id="d", history=(first, USERS[0].history[1], going_on))
+    histories = Space(MeasuredEmbedder()).histories([*USERS, talker])
+    draws = histories.draw_per_conversation(rng(seed))
+    assert draws[3, 0] == draws[3, 2] != draws[3, 1]
     assert draws[0, 0] == draws[0, 2]
     assert draws[0, 0] != draws[0, 1]
     assert draws[0, 0] != draws[2, 0]  # another user's draw is his own

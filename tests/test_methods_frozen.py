@@ -188,14 +188,14 @@ def test_versions_tell_variants_recipes_and_embedders_apart(
 
 def test_sentence_embeddings_serve() -> None:
     data = small_world()
-    train = data.train[:24]
+    train, others = data.train[:160], data.test[:60]
     method = lore(
         SentenceTransformerEmbedder(MINILM, device="cpu"),
         recipe=load_recipe(LoreRecipe, "lore").model_copy(update={"n_steps": 100}),
     )
-    method.fit(train, data.validation[:2])
-    method.adapt([c.user for c in train])
-    assert accuracy(method, train) > 0.7
+    method.fit(train, data.validation[:20])
+    method.adapt([c.user for c in others])
+    assert accuracy(method, others) > 0.55
 
 
 @all_methods

@@ -56,6 +56,8 @@ class Histories:
     """[n_users, n_pairs, 2] rows of `vectors`, the chosen response first; 0 where padded."""
     contexts: Tensor
     """[n_users, n_pairs]; equal numbers stand for equal contexts; 0 where padded."""
+    conversations: Tensor
+    """[n_users, n_pairs]; equal numbers stand for contexts that begin with the same message."""
     present: Tensor
     """[n_users, n_pairs] bool; False where padded."""
     prompt_vectors: Tensor | None
@@ -75,6 +77,7 @@ class Histories:
             user_ids=tuple(self.user_ids[i] for i in rows.tolist()),
             pairs=self.pairs[rows, :longest],
             contexts=self.contexts[rows, :longest],
+            conversations=self.conversations[rows, :longest],
             present=present[:, :longest],
         )
 
@@ -86,15 +89,15 @@ class Histories:
         """Return the vectors of all contexts, [n_users, n_pairs, d], where there are any."""
         return None if self.prompt_vectors is None else self.prompt_vectors[self.contexts]
 
-    def draw_per_context(self, generator: np.random.Generator) -> Tensor:
-        """Draw a number in [0, 1) for each pair, the same for a user's pairs of one context.
+    def draw_per_conversation(self, generator: np.random.Generator) -> Tensor:
+        """Draw a number in [0, 1) for each pair, the same for a user's pairs of one conversation.
 
-        A threshold on it splits pairs into known and asked ones, such that no asked pair shares its
-        conversation and turn with a known one. [n_users, n_pairs] float32.
+        A threshold on it splits pairs into known and asked ones, such that no known pair is from
+        the conversation of an asked one: a later turn would tell. [n_users, n_pairs] float32.
         """
-        draws = torch.from_numpy(generator.random(self.contexts.shape, dtype=np.float32))
-        is_same = self.contexts[:, :, None] == self.contexts[:, None, :]
-        first = is_same.int().argmax(dim=2)  # of the pairs with this context
+        draws = torch.from_numpy(generator.random(self.conversations.shape, dtype=np.float32))
+        is_same = self.conversations[:, :, None] == self.conversations[:, None, :]
+        first = is_same.int().argmax(dim=2)  # of the pairs of this conversation
         return draws.gather(1, first)
 
 
@@ -159,13 +162,16 @@ class Space:
         shape = len(users), max(map(len, known), default=0)
         pairs = np.zeros((*shape, 2), np.int64)
         contexts = np.zeros(shape, np.int64)
+        conversations = np.zeros(shape, np.int64)
         present = np.zeros(shape, np.bool_)
         texts: dict[str, int] = {}
         seen: dict[Context, int] = {}
+        begun: dict[Message, int] = {}
         for i, history in enumerate(known):
             for j, pair in enumerate(history):
                 present[i, j] = True
                 contexts[i, j] = seen.setdefault(pair.context, len(seen))
+                conversations[i, j] = begun.setdefault(pair.context[0], len(begun))
                 for k, response in enumerate((pair.chosen, pair.rejected)):
                     text = self.view.text(pair.context, response)
                     pairs[i, j, k] = texts.setdefault(text, len(texts))
@@ -174,6 +180,7 @@ class Space:
             vectors=self._scale(self._embed(list(texts))),
             pairs=torch.from_numpy(pairs),
             contexts=torch.from_numpy(contexts),
+            conversations=torch.from_numpy(conversations),
             present=torch.from_numpy(present),
             prompt_vectors=self._prompts(list(seen)),
         )

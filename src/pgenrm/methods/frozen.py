@@ -20,10 +20,10 @@ from pgenrm.methods.embeddings import Candidates, Histories, Space
 from pgenrm.methods.kept import fingerprint, keep, restore
 from pgenrm.methods.protocol import bradley_terry, judgment_of
 from pgenrm.methods.recipe import MethodRecipe, Variant
-from pgenrm.methods.training import labelled_choices, preference_loss, seeded
+from pgenrm.methods.training import labelled_choices, on_one_thread, preference_loss, seeded
 from pgenrm.types import Comparison, Judgment, User
 
-CODE_VERSION: Final = 2
+CODE_VERSION: Final = 3
 """Of this module and of the models: part of every version, so that old records are not reused."""
 N_AT_ONCE: Final = 512
 """Comparisons scored together, which bounds memory."""
@@ -113,6 +113,7 @@ class FrozenMethod:
         self.space = space
         self.seed = seed
 
+    @on_one_thread()
     def fit(self, train: Sequence[Comparison], validation: Sequence[Comparison]) -> None:
         """Learn from all choices in the training comparisons, histories included.
 
@@ -140,12 +141,14 @@ class FrozenMethod:
         self._known: dict[str, tuple[Tensor, int]] = {}
         (self._stranger,) = self._read([User(id="stranger")])
 
+    @on_one_thread()
     def adapt(self, users: Sequence[User]) -> None:
         """Read what the histories tell of these users."""
         for user, known in zip(users, self._read(users), strict=True):
             n_pairs = sum(pair.is_informative for pair in user.history)
             self._known[user.id] = (known, n_pairs)
 
+    @on_one_thread()
     def score(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Judge comparisons; users never adapted to are judged as without history."""
         by_size: dict[int, list[int]] = defaultdict(list)

@@ -126,7 +126,7 @@ class Gpo:
 
     def _corrected_loss(self, users: Histories, generator: np.random.Generator) -> Tensor:
         share = torch.from_numpy(generator.random((users.n_users, 1), dtype=np.float32))
-        is_known = users.present & (users.draw_per_context(generator) < share)
+        is_known = users.present & (users.draw_per_conversation(generator) < share)
         means, _ = self._predict(users, is_known)
         is_asked = users.present & ~is_known
         return (preference_loss(means) * is_asked).sum() / is_asked.sum().clamp(min=1)

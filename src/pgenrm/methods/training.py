@@ -28,6 +28,17 @@ def seeded(*parts: object) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Let torch compute on one thread for a while: sums then do not depend on how many cores."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def batches(n: int, size: int, generator: np.random.Generator) -> Iterator[Tensor]:
     """Yield the numbers below n in random order, `size` at a time."""
     yield from torch.split(torch.from_numpy(generator.permutation(n)), size)

@@ -142,7 +142,7 @@ class Vpl:
         for rows in batches(histories.n_users, self.recipe.batch_size, generator):
             users = histories.some(rows)
             share = torch.from_numpy(generator.random((users.n_users, 1), dtype=np.float32))
-            is_known = users.present & (users.draw_per_context(generator) < share)
+            is_known = users.present & (users.draw_per_conversation(generator) < share)
             responses = users.responses()
             mean, log_variance = self.network_.encode(responses, is_known)
             latent = _on_sphere(_sampled(mean, log_variance))
