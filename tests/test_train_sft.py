@@ -185,19 +185,25 @@ def test_a_run_with_muon_goes_on_as_if_nothing_had_been(
 
 
 def test_muon_has_the_matrices_and_adamw_the_rest() -> None:
-    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}
-    config = LlamaConfig(vocab_size=11, num_attention_heads=2, **shape)
+    config = LlamaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     torch.manual_seed(0)
     ours, theirs = (LlamaForCausalLM(config) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    decay = {"lr": 0.02, "weight_decay": 0.1}
     is_matrix = {n: p.ndim == 2 and n.split(".")[1] == "layers" for n, p in ours.named_parameters()}
     assert sum(is_matrix.values()) == 7
-    both = MuonAdamW(ours, **decay, betas=(0.9, 0.98), momentum=0.9)
+    both = MuonAdamW(ours, lr=0.02, weight_decay=0.1, betas=(0.9, 0.98), momentum=0.9)
     matrices = [p for n, p in theirs.named_parameters() if is_matrix[n]]
     others = [p for n, p in theirs.named_parameters() if not is_matrix[n]]
     apart = (
-        torch.optim.Muon(matrices, **decay, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.98), weight_decay=0.0),
     )
     for optimisers, model in (((both,), ours), (apart, theirs)):
