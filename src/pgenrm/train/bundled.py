@@ -16,6 +16,7 @@ from rich.console import Console
 from pgenrm.nano.tokenizer import build
 from pgenrm.train.bundled_rows import (
     CURRICULUM_PART,
+    N_HISTORY,
     RL_PART,
     write_practice,
     write_sec,
@@ -36,28 +37,47 @@ class Sizes:
     n_exercises: int
     n_comparisons: int
     """With chains to learn from."""
+    n_history: int
+    """Past choices in those, at most."""
     n_users: int
     """Of each world of the stages of reinforcement; three in four give twelve comparisons."""
     overrides: dict[str, tuple[str, ...]]
     """By stage."""
 
 
-FULL: Final = Sizes(n_exercises=200_000, n_comparisons=80_000, n_users=1_200, overrides={})
-_SMALL: Final = ("trl.save_steps=10", "trl.logging_steps=5")
+FULL: Final = Sizes(
+    n_exercises=60_000, n_comparisons=8_000, n_users=1_200, n_history=N_HISTORY, overrides={}
+)
+_SMALL: Final = (
+    "trl.report_to=[]",
+    *("trl.max_length=256", "data.too_long=drop"),
+    *("trl.per_device_train_batch_size=8", "trl.num_train_epochs=1", "trl.save_steps=100"),
+    *("trl.logging_steps=20", "trl.warmup_steps=10", "trl.lr_scheduler_kwargs.num_decay_steps=20"),
+)
 _FEW_CHAINS: Final = (
-    *("trl.max_steps=4", "trl.save_steps=2", "trl.logging_steps=1", "samples="),
-    *("trl.per_device_train_batch_size=16", "trl.num_generations=4"),
-    "trl.max_completion_length=64",
+    "trl.report_to=[]",
+    *("n_history=[0]", "trl.max_completion_length=160"),
+    *("trl.per_device_train_batch_size=64", "trl.num_generations=8", "trl.learning_rate=3e-4"),
+    *("trl.logging_steps=1", "trl.warmup_steps=2", "samples.every=10"),
 )
 SMOKE: Final = Sizes(
-    n_exercises=1_000,
-    n_comparisons=300,
-    n_users=12,
+    n_exercises=2_000,
+    n_comparisons=150,
+    n_history=0,
+    n_users=60,
     overrides={
-        "base": (*_SMALL, "trl.max_steps=20"),
-        "sft": (*_SMALL, "trl.max_steps=20"),
-        "rl": _FEW_CHAINS,
-        "curriculum": (*_FEW_CHAINS, "trl.per_device_eval_batch_size=16", "hardness.every=2"),
+        "base": (
+            *_SMALL,
+            *("model.config.hidden_size=128", "model.config.intermediate_size=256"),
+            *("model.config.num_hidden_layers=2", "model.config.num_attention_heads=4"),
+            "model.config.num_key_value_heads=4",
+        ),
+        "sft": (*_SMALL, "samples="),
+        "rl": (*_FEW_CHAINS, "trl.max_steps=50", "trl.save_steps=10"),
+        "curriculum": (
+            *(*_FEW_CHAINS, "trl.max_steps=4", "trl.save_steps=2", "data.limit=64"),
+            *("trl.per_device_eval_batch_size=64", "hardness.n_samples=2", "hardness.every=2"),
+        ),
     },
 )
 
@@ -88,7 +108,7 @@ def make(out: Path, sizes: Sizes, seed: int, console: Console) -> Path:
     base = load_recipe("nano/base", SftRecipe, overrides("base", out / "exercises"))
     train_sft(base, out / "base", resume=True, console=console)
     console.rule("chains")
-    write_sec(out / "chains", sizes.n_comparisons, seed)
+    write_sec(out / "chains", sizes.n_comparisons, seed, n_history=sizes.n_history)
     console.rule("SFT")
     chains = overrides("sft", out / "chains" / "train.parquet", f"model.path={out / 'base/model'}")
     train_sft(load_recipe("nano/sft", SftRecipe, chains), out / "sft", resume=True, console=console)
