@@ -32,6 +32,7 @@ def test_no_method_embeds_a_text_of_the_bench_itself(
         has_engine=False,
         embedder=MINILM,
         vectors=tmp_path / "vectors.sqlite",
+        models=tmp_path / "models",
     )
     embed_ahead(options, FROZEN, data, comparisons)
     assert embedder_of(options).dimension == 384

@@ -51,12 +51,12 @@ class MethodOptions(NamedTuple):
     """A sentence-transformers model, for prototypes and for methods on frozen embeddings."""
     vectors: Path
     """Where embedded texts are kept."""
+    models: Path
+    """Where what was learnt is kept: reward models, and weights of methods on embeddings."""
     reward_base: str | None = None
     """Directory or hub id of the language model that reward models are fine-tuned from."""
     reward_recipe: str = REWARD_RECIPE
     """A shipped recipe of reward models, or a file."""
-    models: Path = Path("models")
-    """Where what was learnt is kept: reward models, and weights of methods on embeddings."""
     n_history: int | None = None
     """Past choices that judges see; None leaves each method its own, and the paper's 3."""
     n_calibration: int | None = None
