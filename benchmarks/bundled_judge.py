@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pgenrm import Comparison, Judgment, PGenRM
-from pgenrm.bench.statistics import Estimate, estimate, resample
+from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resample
 from pgenrm.cli.models import ModelOptions, build_evaluator
 from pgenrm.engines.nano import NanoEngine
 from pgenrm.evaluator import ChainRequest
@@ -143,10 +143,9 @@ def gain_share(
     return estimate((a / n - 0.5) / (b / n - 0.5), len(set(users)))
 
 
-def mean(users: Sequence[str], values: NDArray[np.float64]) -> Estimate | None:
+def mean(users: Sequence[str], values: NDArray[np.float64]) -> Estimate:
     """Return a mean in percent, or in percentage points where values are differences."""
-    n, total = resample(by_user(users, values)).T
-    return estimate(100 * total / n, len(set(users)))
+    return mean_over_users(100 * values, users)
 
 
 def steps_right(

@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from benchmarks.bench_study.steps import HISTORY_SIZES, NOT_RUN
 
 from pgenrm.bench.metrics import ALL, HARD, evaluate, read_runs
@@ -13,10 +12,17 @@ from pgenrm.bench.plan import Item, read_items
 from pgenrm.bench.published import published
 from pgenrm.bench.results import BenchResult, MethodResult
 from pgenrm.bench.rows import ROWS, Kind, row_of
-from pgenrm.bench.statistics import Estimate, Floats, estimate, resample
-from pgenrm.bench.statistics import share as share_of_sums
+from pgenrm.bench.statistics import Estimate, Floats, mean_over_users
 from pgenrm.data.dataset import TEST_SEEN, TEST_UNSEEN
-from pgenrm.report.tables import expected_error, percent, points, quoted, seconds, share
+from pgenrm.report.tables import (
+    expected_error,
+    markdown_table,
+    percent,
+    points,
+    quoted,
+    seconds,
+    share,
+)
 from pgenrm.types import Outcome
 
 Row = list[str]
@@ -65,10 +71,8 @@ class Bench:
             return None
         if [i.comparison.id for i in self.items] != [i.comparison.id for i in other.items]:
             raise SystemExit(f"{self.out} and {other.out} are over different comparisons")
-        _, user = np.unique([i.comparison.user.id for i in self.items], return_inverse=True)
-        columns = (self.right[name] - other.right[to], np.ones(len(user)))
-        sums = resample(np.stack([np.bincount(user, values) for values in columns], axis=1))
-        return estimate(share_of_sums(sums[:, 0], sums[:, 1]), int(user.max()) + 1)
+        users = [item.comparison.user.id for item in self.items]
+        return mean_over_users(self.right[name] - other.right[to], users)
 
 
 def is_there(out: Path) -> bool:
@@ -234,7 +238,6 @@ def cost_rows(bench: Bench, names: Iterable[str]) -> list[Row]:
     return rows
 
 
-def markdown(head: Sequence[str], rows: Iterable[Row]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Row]) -> str:
     """Write a table."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (list(head), marks, *rows))
+    return "\n".join(markdown_table(head, rows))
