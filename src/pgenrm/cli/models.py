@@ -36,8 +36,8 @@ class ModelOptions(Value):
 
 LANGUAGE_MODELS = ("openai", "local", "nano")
 NANO_CHAIN_TOKENS = 640
-"""Upper bound on chains of the bundled judge: with 6 past choices and 4 responses they have up to
-511 tokens, and their prompts fit into the rest of its window."""
+"""Upper bound on chains of the bundled judge: with 6 past choices and 4 responses they had up to
+626 tokens, and their prompts fit into the rest of its window."""
 ONLY_FOR = {
     "base_url": ("openai",),
     "concurrency": ("openai",),
