@@ -95,7 +95,9 @@ def test_weights_are_units_of_four_percent_that_sum_to_a_hundred(one: steps.Step
 DAMAGES = {
     "reading": ("Response 1: ", "Response 1: flawed "),
     "statements": ("States: ", "States: care + "),
-    "evidence": ("Evidence: ", "Evidence: flawed 9 "),
+    "evidence": ("Says: depth", "Says: depth +9, care"),
+    "tastes": ("So far: depth", "So far: depth +9, depth"),
+    "most": ("Most: ", "Most: flawless 6 "),
     "leanings": ("Leans to: depth +3", "Leans to: depth +2"),
     "scenario": ("Scenario: ", "Scenario: un"),
     "wants": ("Wants here: ", "Wants here: flawless 6 "),

@@ -26,11 +26,12 @@ STEPS: Final = (
     "scenario",
     "apart",
     "wants",
+    "most",
     "rubric",
     "ratings",
     "totals",
 )
-_OF_A_CHOICE: Final = ("Chosen", "Rejected", "Likes", "Dislikes", "Evidence")
+_OF_A_CHOICE: Final = ("Chosen", "Rejected", "Likes", "Dislikes", "Says", "So far")
 _TASTES: Final = re.compile(", ".join(rf"{name} ([+-]\d+)" for name in TASTE_NAMES))
 
 
@@ -61,11 +62,12 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
     rejected = [_features(c.get("Rejected")) for c in choices]
     liked = [_poles(c.get("Likes")) for c in choices]
     disliked = [_poles(c.get("Dislikes")) for c in choices]
-    counts = [_counted(c.get("Evidence")) for c in choices]
+    says = [_levels(c.get("Says")) for c in choices]
+    sums = [_levels(c.get("So far")) for c in choices]
     leanings = _levels(said.get("Leans to"))
     scenario = said.get("Scenario")
     differing = [_poles(said.get(f"Sets response {i} apart")) for i in range(1, n + 1)]
-    wanted = _counted(said.get("Wants here"))
+    wanted = _wishes(said.get("Wants here"))
     right = dict.fromkeys(STEPS, False)
     right["reading"] = (
         _equal(read, truth.responses)
@@ -80,14 +82,15 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
         right["likes and dislikes"] = liked == expected and disliked == [
             [(a, -s) for a, s in signs] for signs in expected
         ]
-    right["evidence"] = len(choices) == len(truth.choices) and all(
-        now == steps.evidence(before or [], signs or [])
-        for before, signs, now in zip([[], *counts], liked, counts, strict=False)
+    n_choices_right = len(choices) == len(truth.choices)
+    right["evidence"] = n_choices_right and says == [steps.said(signs or []) for signs in liked]
+    right["tastes"] = n_choices_right and all(
+        now is not None
+        and more is not None
+        and now == [x + y for x, y in zip(before or [0] * len(now), more, strict=True)]
+        for before, more, now in zip([None, *sums], says, sums, strict=False)
     )
     right["statements"] = said.get("States") == truth.stated
-    net = counts[-1] if counts else []
-    if net is not None:
-        right["tastes"] = _levels(said.get("Tastes")) == steps.taste_sums(net)
     right["leanings"] = leanings is not None and all(x % 2 for x in leanings)
     right["scenario"] = scenario == SCENARIOS[truth.scenario]
     known = [row for row in read if row is not None]
@@ -95,11 +98,12 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
         right["apart"] = differing == steps.apart(np.array(known))
     if leanings is not None and scenario in SCENARIOS and differing[0] is not None:
         at = [a for a, _ in differing[0]]
-        expected_wants = steps.wants(leanings, SCENARIOS.index(scenario), at)
-        right["wants"] = wanted == [(a, s * strength) for a, s, strength in expected_wants]
-    if wanted is not None:
-        wishes = [(a, 1 if n > 0 else -1, abs(n)) for a, n in wanted]
-        expected_rubric = [(pole(a, s), p) for a, s, p in steps.rubric(wishes)]
+        right["wants"] = wanted == steps.wants(leanings, SCENARIOS.index(scenario), at)
+    most, _, total = (said.get("Most") or "").rpartition(" of ")
+    shown = _wishes(most)
+    if wanted is not None and shown is not None:
+        right["most"] = shown == steps.strongest(wanted) and total == str(sum(w[2] for w in shown))
+        expected_rubric = [(pole(a, s), p) for a, s, p in steps.rubric(shown)]
         right["rubric"] = [(c.name, c.weight) for c in chain.criteria] == expected_rubric
     right["ratings"] = len(known) == n and _ratings_follow(chain, differing, known)
     right["totals"] = _totals_follow(chain)
@@ -138,15 +142,15 @@ def _poles(text: str | None) -> list[tuple[int, int]] | None:
     return [POLE_OF[w] for w in words]
 
 
-def _counted(text: str | None) -> list[tuple[int, int]] | None:
-    """Read `word count` pairs as (attribute, signed count)."""
+def _wishes(text: str | None) -> list[tuple[int, int, int]] | None:
+    """Read `word strength` pairs as (attribute, sign, strength)."""
     words = _words(text)
     if words is None or len(words) % 2:
         return None
     pairs = list(zip(words[::2], words[1::2], strict=True))
     if any(w not in POLE_OF or not n.isdecimal() for w, n in pairs):
         return None
-    return [(POLE_OF[w][0], POLE_OF[w][1] * int(n)) for w, n in pairs]
+    return [(*POLE_OF[w], int(n)) for w, n in pairs]
 
 
 def _levels(text: str | None) -> list[int] | None:

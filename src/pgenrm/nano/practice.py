@@ -14,7 +14,7 @@ import numpy as np
 from pgenrm.chain import format
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_pairs
-from pgenrm.nano.steps import Steps, apart, chain, has, likes, listed
+from pgenrm.nano.steps import Steps, apart, chain, has, likes, listed, said, signed
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.nano.tokenizer import ASSISTANT, END, USER
 from pgenrm.nano.words import TASTE_NAMES, pole
@@ -164,6 +164,7 @@ class Encoder:
                 f"Rejected: {listed(has(read.rejected))}",
                 f"Likes: {listed([pole(a, s) for a, s in signs])}",
                 f"Dislikes: {listed([pole(a, -s) for a, s in signs])}",
+                f"Says: {signed(said(signs))}",
             )
         )
         shown = f"<chosen>\n{pair.chosen}\n</chosen>\n<rejected>\n{pair.rejected}\n</rejected>\n"

@@ -10,9 +10,9 @@ responses never tie.
     Rejected: lists humorous
     Likes: detail sources prose serious      where the two differ, the chosen one's side
     Dislikes: brief no-sources lists humorous
-    Evidence: detail 1 prose 2 serious 1     net count up to this choice
+    Says: depth +3, closeness +0, care +1    likes for less dislikes of each taste's side
+    So far: depth +5, closeness -2, care +1  the sum over choices up to this one
     States: prose care +                     stated criteria and self-description
-    Tastes: depth +5, closeness -2, care +1  the same, summed by taste
     Leans to: depth +7, closeness -1, care +1
     Scenario: technical
     Response 1: detail lists
@@ -20,6 +20,7 @@ responses never tie.
     Sets response 1 apart: detail lists serious
     Sets response 2 apart: brief prose humorous
     Wants here: brief 1 prose 3 serious 2    strength of each wish that tells them apart
+    Most: prose 3 serious 2 brief 1 of 6     the strongest, in order, and their sum
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,24 +95,14 @@ def likes(chosen: Array, rejected: Array) -> list[tuple[int, int]]:
     return [(a, int(difference[a])) for a in np.flatnonzero(difference).tolist()]
 
 
-def evidence(
-    before: Sequence[tuple[int, int]], liked: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Add what one more choice says; return (attribute, net count) where it is not 0."""
-    total = np.zeros(len(POLES), int)
-    for a, count in (*before, *liked):
-        total[a] += count
-    return [(a, int(total[a])) for a in np.flatnonzero(total).tolist()]
-
-
-def taste_sums(net: Sequence[tuple[int, int]]) -> list[int]:
-    """Sum the evidence by taste."""
-    sums = [0] * len(TASTE_NAMES)
-    for a, count in net:
+def said(liked: Sequence[tuple[int, int]]) -> list[int]:
+    """Count what a choice says by taste: likes of its side, less likes of the other."""
+    counts = [0] * len(TASTE_NAMES)
+    for a, sign in liked:
         t = int(TASTE_OF[a])
         if t >= 0:
-            sums[t] += int(SIDE[t, a]) * count
-    return sums
+            counts[t] += int(SIDE[t, a]) * sign
+    return counts
 
 
 def apart(responses: Array) -> list[list[tuple[int, int]]]:
@@ -138,16 +129,20 @@ def wants(
     return found
 
 
-def rubric(wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Return (attribute, sign, percent) of the strongest wishes, the strongest first.
+def strongest(wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return the strongest wishes, the strongest first, as many as a rubric has room for."""
+    return sorted(wanted, key=lambda wish: -wish[2])[:MAX_CRITERIA]
+
+
+def rubric(shown: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return (attribute, sign, percent) of the strongest wishes.
 
     Percentages are multiples of `UNIT_PERCENT` in proportion to the strengths, by largest
     remainder; a wish that would get none keeps one unit. Where nothing tells the responses apart, a
     flawless one is all that is wanted.
     """
-    if not wanted:
+    if not shown:
         return [(FLAWED, -1, 100)]
-    shown = sorted(wanted, key=lambda wish: -wish[2])[:MAX_CRITERIA]
     total = sum(strength for _, _, strength in shown)
     n_units = 100 // UNIT_PERCENT
     exact = [n_units * strength / total for _, _, strength in shown]
@@ -171,20 +166,21 @@ def listed(words: Sequence[str]) -> str:
 def part_one(steps: Steps) -> Iterator[str]:
     """Yield the lines of PART 1, from the heading on."""
     yield HEADING
-    net: list[tuple[int, int]] = []
+    so_far = [0] * len(TASTE_NAMES)
     for number, choice in enumerate(steps.choices, 1):
         signs = likes(choice.chosen, choice.rejected)
-        net = evidence(net, signs)
+        now = said(signs)
+        so_far = [before + more for before, more in zip(so_far, now, strict=True)]
         yield f"Past choice {number}"
         yield f"Chosen: {listed(has(choice.chosen))}"
         yield f"Rejected: {listed(has(choice.rejected))}"
         yield f"Likes: {listed([pole(a, s) for a, s in signs])}"
         yield f"Dislikes: {listed([pole(a, -s) for a, s in signs])}"
-        yield f"Evidence: {listed([f'{pole(a, n)} {abs(n)}' for a, n in net])}"
+        yield f"Says: {signed(now)}"
+        yield f"So far: {signed(so_far)}"
     stated = [pole(a, s) for a, s in steps.stated]
     stated += [f"{TASTE_NAMES[t]} {'+' if s > 0 else '-'}" for t, s in steps.described]
     yield f"States: {listed(stated)}"
-    yield f"Tastes: {signed(taste_sums(net))}"
     yield f"Leans to: {signed(steps.leanings)}"
     yield f"Scenario: {SCENARIOS[steps.scenario]}"
     for number, row in enumerate(steps.responses, 1):
@@ -193,7 +189,14 @@ def part_one(steps: Steps) -> Iterator[str]:
     for number, signs in enumerate(differing, 1):
         yield f"Sets response {number} apart: {listed([pole(a, s) for a, s in signs])}"
     wanted = wants(steps.leanings, steps.scenario, [a for a, _ in differing[0]])
-    yield f"Wants here: {listed([f'{pole(a, s)} {n}' for a, s, n in wanted])}"
+    yield f"Wants here: {counted(wanted)}"
+    shown = strongest(wanted)
+    yield f"Most: {counted(shown)} of {sum(strength for _, _, strength in shown)}"
+
+
+def counted(wishes: Sequence[tuple[int, int, int]]) -> str:
+    """Write wishes with their strengths."""
+    return listed([f"{pole(a, s)} {n}" for a, s, n in wishes])
 
 
 def signed(levels: Sequence[int]) -> str:
@@ -205,7 +208,7 @@ def chain(steps: Steps) -> EvaluationChain:
     """Write out the chain."""
     differing = apart(steps.responses)
     wanted = wants(steps.leanings, steps.scenario, [a for a, _ in differing[0]])
-    criteria = rubric(wanted)
+    criteria = rubric(strongest(wanted))
     ratings, totals = [], []
     for row in steps.responses:
         met, row_ratings = 0, []

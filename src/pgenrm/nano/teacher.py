@@ -21,7 +21,7 @@ from pgenrm.sim.world import World
 from pgenrm.types import User
 
 N_PARTICLES: Final = 8192
-N_AVERAGED: Final = 4
+N_AVERAGED: Final = 6
 """Particles behind one chain: one alone is too noisy a target for a small model (docs/log.md)."""
 PROMPT_VERSION: Final = "observer@1"
 

@@ -129,9 +129,9 @@ def _of_prompts() -> Iterator[str]:
 
 def _of_chains() -> Iterator[str]:
     """Yield the constants, words and numbers of chains; JSON escapes its line breaks."""
-    lines = ["Chosen:", "Rejected:", "Likes:", "Dislikes:", "States:", "Evidence:", "Scenario:"]
+    lines = ["Chosen:", "Rejected:", "Likes:", "Dislikes:", "States:", "Scenario:", "Most:"]
     lines += [f"Past choice {i}\nChosen:" for i in range(1, MAX_CHOICES + 1)]
-    lines += [f"{head} {TASTE_NAMES[0]}" for head in ("Tastes:", "Leans to:")]
+    lines += [f"{head} {TASTE_NAMES[0]}" for head in ("Says:", "So far:", "Leans to:")]
     numbers = range(1, MAX_RESPONSES + 1)
     lines += [f"Response {i}:" for i in numbers] + [f"Sets response {i} apart:" for i in numbers]
     lines += ["Wants here:"]
@@ -141,8 +141,8 @@ def _of_chains() -> Iterator[str]:
     words = [word for poles in POLES for word in poles]
     yield from (f" {word}" for word in (*words, *TASTE_NAMES, *SCENARIOS, steps.NOTHING))
     yield from (f" {n:+d}" for n in range(-MAX_TASTE_SUM, MAX_TASTE_SUM + 1))
-    yield from (f" {n}" for n in range(MAX_TASTE_SUM + 1))
-    yield from (" +", " -")
+    yield from (f" {n}" for n in range(steps.MAX_CRITERIA * steps.MAX_STRENGTH + 1))
+    yield from (" +", " -", " of")
     yield '\n\n<JSON_START>\n{"rationale": "A. Evaluation Criteria & Weights\\n1.'
     yield from (f"\\n{i}." for i in range(2, steps.MAX_CRITERIA + 1))
     yield from (f"\\n\\nB. Scoring Breakdown\\nResponse {i}\\n-" for i in numbers)

@@ -46,7 +46,7 @@ class Sizes:
 
 
 FULL: Final = Sizes(
-    n_exercises=60_000, n_comparisons=8_000, n_users=1_200, n_history=N_HISTORY, overrides={}
+    n_exercises=60_000, n_comparisons=16_000, n_users=1_200, n_history=N_HISTORY, overrides={}
 )
 _SMALL: Final = (
     "trl.report_to=[]",
