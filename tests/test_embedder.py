@@ -122,6 +122,21 @@ def test_a_longer_limit_than_the_models_own_is_the_models_own(
     np.testing.assert_allclose(long.embed(text), embedder.embed(text), atol=1e-6)
 
 
+def test_numbers_of_half_the_size_give_nearly_the_same_vectors_under_another_name(
+    encoder: str, embedder: Embedder
+) -> None:
+    half = SentenceTransformerEmbedder(encoder, device="cpu", dtype="bfloat16")
+    a, b = half.embed([text_of(1, 2, 3)]), embedder.embed([text_of(1, 2, 3)])
+    assert a.dtype == np.float32
+    assert 0.99 < float(a[0] @ b[0]) < 1 - 1e-7
+    assert half.name == f"{embedder.name}, dtype=bfloat16"
+
+
+def test_an_unknown_format_of_numbers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"dtype is 'int8'; use float32, bfloat16, float16"):
+        SentenceTransformerEmbedder("minilm", dtype="int8")
+
+
 def test_a_prompt_is_put_before_every_text(encoder: str, embedder: Embedder) -> None:
     prompted = SentenceTransformerEmbedder(encoder, device="cpu", prompt="the quick ")
     np.testing.assert_allclose(

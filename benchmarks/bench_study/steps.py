@@ -86,6 +86,7 @@ class Bench:
             "--calibration": self.n_calibration,
             "--reward-base": self.reward_base,
             "--reward-recipe": REWARD_RECIPE if self.reward_base else None,
+            "--embed-dtype": "bfloat16",
             "--processes": 1 if self.model else None,  # the others find its completions
             "--store": out / "store",
             "--out": out / self.name,

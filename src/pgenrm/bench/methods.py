@@ -53,6 +53,8 @@ class MethodOptions(NamedTuple):
     """Where embedded texts are kept."""
     models: Path
     """Where what was learnt is kept: reward models, and weights of methods on embeddings."""
+    embed_dtype: str | None = None
+    """As in `SentenceTransformerEmbedder`."""
     reward_base: str | None = None
     """Directory or hub id of the language model that reward models are fine-tuned from."""
     reward_recipe: str = REWARD_RECIPE
@@ -115,12 +117,12 @@ def usage_of(options: MethodOptions) -> Usage:
 
 def embedder_of(options: MethodOptions) -> Embedder:
     """Return the embedder, one for all methods of a process."""
-    return _embedder(options.embedder, options.vectors)
+    return _embedder(options.embedder, options.embed_dtype, options.vectors)
 
 
 @cache
-def _embedder(model: str, vectors: Path) -> Embedder:
-    return SentenceTransformerEmbedder(model, cache=vectors)
+def _embedder(model: str, dtype: str | None, vectors: Path) -> Embedder:
+    return SentenceTransformerEmbedder(model, dtype=dtype, cache=vectors)
 
 
 class _Maker(NamedTuple):

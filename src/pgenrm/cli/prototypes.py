@@ -149,6 +149,15 @@ def fit_command(
             rich_help_panel=EMBEDDING,
         ),
     ] = None,
+    embed_dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of the embedder's numbers: bfloat16 mostly halves the time; default: "
+            "float32.",
+            show_default=False,
+            rich_help_panel=EMBEDDING,
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cuda, mps or cpu; default: the best.", rich_help_panel=EMBEDDING),
@@ -185,6 +194,7 @@ def fit_command(
     reader = SentenceTransformerEmbedder(
         embedder,
         device=device,
+        dtype=embed_dtype,
         max_tokens=embed_tokens,
         cache=embeddings or beside(out, EMBEDDINGS_ENDING),
     )
@@ -219,7 +229,7 @@ def fit_command(
         prototypes.fit(users, analyses, tell)
     prototypes.save(out)
     place = str(Path(embedder).resolve()) if Path(embedder).is_dir() else embedder
-    options = EmbedderOptions(model=place, max_tokens=embed_tokens)
+    options = EmbedderOptions(model=place, dtype=embed_dtype, max_tokens=embed_tokens)
     (out / EMBEDDER_FILE).write_text(options.model_dump_json() + "\n", "utf-8")
     stderr.print(
         f"wrote {len(prototypes.prototypes_)} prototypes of {len(prototypes.users_)} users to "

@@ -26,6 +26,7 @@ class EmbedderOptions(Value):
     """How to build the embedder that prototypes were fitted with; kept beside them."""
 
     model: str
+    dtype: str | None = None
     max_tokens: int | None = None
 
 
@@ -89,6 +90,7 @@ def open_prototypes(
     reader = SentenceTransformerEmbedder(
         embedder or options.model,
         device=device,
+        dtype=options.dtype,
         max_tokens=options.max_tokens,
         cache=cache,
     )
