@@ -14,7 +14,15 @@ from pgenrm.bench.ranking import rankings
 from pgenrm.bench.records import find_tasks, read_records
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.rows import Kind, place_of, row_of
-from pgenrm.bench.run import Task, records_path, run_method
+from pgenrm.bench.run import (
+    Task,
+    Timing,
+    note_timing,
+    read_times,
+    records_path,
+    run_method,
+    times_path,
+)
 from pgenrm.cli import app
 from pgenrm.data.dataset import Dataset
 from pgenrm.data.reward_bench import DOMAINS
@@ -23,7 +31,7 @@ from pgenrm.errors import InputError, RowError
 from pgenrm.methods.controls import Fixed, Oracle
 from pgenrm.methods.protocol import Method, judgment_of
 from pgenrm.report.page import page
-from pgenrm.report.tables import markdown
+from pgenrm.report.tables import costs_of, markdown
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment, Outcome
 from tests.bench_cases import SOURCE, Chance, WithChains, dataset, run_bench
@@ -126,6 +134,23 @@ def test_chains_tokens_and_confidence_are_counted(tmp_path: Path) -> None:
     assert not method.is_calibrated
     assert method.order_consistency == 1
     assert method.prompt_versions == ("known@1",)
+
+
+def test_what_learning_asked_of_a_model_is_told_apart_from_what_a_cache_knew(
+    tmp_path: Path,
+) -> None:
+    run_bench(tmp_path, [Chance("judge-default", 0.6), Chance("synthesize-me", 0.6)])
+    times = times_path(tmp_path, Task("synthesize-me", 0))
+    note_timing(times, Timing("fit", 10, 2.0, 1, 3, 1_000, 234))
+    note_timing(times, Timing("adapt", 23, 4.8, 0, 4, 4_000, 800))
+    result = evaluate(tmp_path)
+    cost = result.method("synthesize-me").cost
+    n_adapted = sum(t.n for t in read_times(times) if t.stage == "adapt")
+    assert (cost.fit_tokens, cost.cached_share) == (1_234, 1 / 8)
+    assert cost.adapt_tokens == pytest.approx(4_800 / n_adapted, abs=1e-6)
+    shown = costs_of(result.method("synthesize-me"))
+    assert (shown[-2], shown[-1]) == ("1,234", "12.5")
+    assert costs_of(result.method("judge-default"))[-2:] == ("-", "-")
 
 
 def test_a_judge_that_goes_by_position_has_no_consistent_orders(tmp_path: Path) -> None:

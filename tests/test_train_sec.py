@@ -246,10 +246,12 @@ def test_no_request_depends_on_the_label(a: int, b: int, seed: int) -> None:
 def test_past_choices_that_tell_the_answer_are_not_shown() -> None:
     c = comparison(responses=("this", "that"), label=0)
     elsewhere = Preference(context="Another question", chosen="this", rejected="that")
+    later = (*c.context, Message(role="assistant", content="this"), *elsewhere.context)
     telling = (
         Preference(context=QUERY, chosen="this", rejected="that"),
         Preference(context=QUERY, chosen="this", rejected="a third"),
         Preference(context=QUERY, chosen="a third", rejected="that"),
+        Preference(context=later, chosen="yes", rejected="no"),
     )
     user = User(id="u", history=(preference(), *telling, elsewhere), criteria=("Be brief.",))
     c = c.model_copy(update={"user": user})
@@ -258,7 +260,7 @@ def test_past_choices_that_tell_the_answer_are_not_shown() -> None:
         assert shown is not None
         assert shown.history == (preference(), elsewhere)
     [one] = sampled([c], known(5, 5), ChainSettings())
-    assert one.n_telling == 3
+    assert one.n_telling == 4
 
 
 def test_bare_history_shows_nothing_that_the_user_states() -> None:

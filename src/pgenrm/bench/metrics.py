@@ -5,7 +5,7 @@ method was run with several seeds, a comparison counts the share of the runs tha
 Intervals are over users (`pgenrm.bench.statistics`), differences paired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -165,17 +165,26 @@ def _cost(run: Runs, out: Path) -> Cost:
     n = max(1, len(run.records))
     times = [timing for task in run.tasks for timing in read_times(times_path(out, task))]
     fits = [timing for timing in times if timing.stage == "fit"]
+    n_cached = sum(timing.n_cached for timing in times)
+    n_answers = n_cached + sum(timing.n_asked for timing in times)
     return Cost(
         n_chains=round(sum(r.n_chains for r in run.records) / n, 3),
         n_prompt_tokens=round(sum(r.n_prompt_tokens for r in run.records) / n, 1),
         n_completion_tokens=round(sum(r.n_completion_tokens for r in run.records) / n, 1),
-        seconds=_seconds_each(times, "score"),
-        adapt_seconds=_seconds_each(times, "adapt"),
+        seconds=_each(times, "score", lambda timing: timing.seconds),
+        adapt_seconds=_each(times, "adapt", lambda timing: timing.seconds),
         fit_seconds=fits[-1].seconds if fits else None,
+        adapt_tokens=_each(times, "adapt", _tokens) or None,
+        fit_tokens=(_tokens(fits[-1]) if fits else 0) or None,
+        cached_share=round(n_cached / n_answers, 6) if n_answers else None,
     )
 
 
-def _seconds_each(times: Sequence[Timing], stage: str) -> float | None:
+def _tokens(timing: Timing) -> int:
+    return timing.n_prompt_tokens + timing.n_completion_tokens
+
+
+def _each(times: Sequence[Timing], stage: str, spent: Callable[[Timing], float]) -> float | None:
     of_stage = [timing for timing in times if timing.stage == stage]
     n = sum(timing.n for timing in of_stage)
-    return round(sum(timing.seconds for timing in of_stage) / n, 6) if n else None
+    return round(sum(map(spent, of_stage)) / n, 6) if n else None

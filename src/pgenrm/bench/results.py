@@ -57,6 +57,12 @@ class Cost(Value):
     """Per user."""
     fit_seconds: float | None
     """Of the last fit."""
+    adapt_tokens: float | None
+    """Per user, of prompts and completions; None where no model was asked."""
+    fit_tokens: int | None
+    """Of the last fit."""
+    cached_share: float | None
+    """Of the model's answers, those found in a cache: the seconds leave out what they took."""
 
 
 class MethodResult(Value):

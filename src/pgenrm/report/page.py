@@ -19,14 +19,15 @@ from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.report.drawing import bar, curve, ladder, scale_of
 from pgenrm.report.samples import Aspect, Sample
 from pgenrm.report.tables import (
+    COSTS,
     PARTS,
     PUBLISHED,
     correlation,
+    costs_of,
     decimal,
     percent,
     points,
     quoted_of,
-    seconds,
     share,
     share_of,
 )
@@ -49,7 +50,7 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
     environment.filters |= {
         "percent": percent,
         "points": points,
-        "seconds": seconds,
+        "costs_of": costs_of,
         "share": share,
         "correlation": correlation,
         "decimal": decimal,
@@ -58,6 +59,7 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         result=result,
         plan=result.plan,
         commands=commands,
+        costs=COSTS,
         methods=counted,
         kinds=[kind for kind in Kind if any(m.kind is kind for m in counted)],
         parts={name: title for name, title in PARTS.items() if _has(counted, name)},

@@ -252,20 +252,47 @@ def expected_error(method: MethodResult) -> float | None:
 
 
 def _cost_table(result: BenchResult) -> list[str]:
-    rows = [
-        [
-            _name(method),
-            f"{method.cost.n_chains:.1f}",
-            f"{method.cost.n_prompt_tokens:,.0f}",
-            f"{method.cost.n_completion_tokens:,.0f}",
-            seconds(method.cost.seconds),
-            seconds(method.cost.adapt_seconds),
-            seconds(method.cost.fit_seconds),
-        ]
-        for method in result.methods
-    ]
-    head = ["method", "chains", "prompt tokens", "completion tokens", "seconds"]
-    return markdown_table([*head, "seconds to adapt to a user", "seconds to fit"], rows)
+    rows = [[_name(method), *costs_of(method)] for method in result.methods]
+    return markdown_table(["method", *COSTS], rows)
+
+
+COSTS: Final = (
+    "chains",
+    "prompt tokens",
+    "completion tokens",
+    "seconds",
+    "seconds to adapt to a user",
+    "tokens",
+    "seconds to fit",
+    "tokens",
+    "answers from a cache, %",
+)
+"""Per comparison, but where they say otherwise."""
+
+
+def costs_of(method: MethodResult) -> tuple[str, ...]:
+    """Write what a method costs, in the order of `COSTS`; a cached answer took no seconds."""
+    cost = method.cost
+    return (
+        f"{cost.n_chains:.1f}" if cost.n_chains else "-",
+        count(cost.n_prompt_tokens or None),
+        count(cost.n_completion_tokens or None),
+        seconds(cost.seconds),
+        seconds(cost.adapt_seconds),
+        count(cost.adapt_tokens),
+        seconds(cost.fit_seconds),
+        count(cost.fit_tokens),
+        share(cost.cached_share),
+    )
+
+
+def count(value: float | None) -> str:
+    """Write how many.
+
+    >>> count(1234.5), count(None)
+    ('1,234', '-')
+    """
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:

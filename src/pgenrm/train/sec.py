@@ -21,7 +21,7 @@ from pgenrm.chain import format
 from pgenrm.chain.json_tail import EXACT_KEY
 from pgenrm.errors import EngineError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
-from pgenrm.history import draw_pairs
+from pgenrm.history import discloses, draw_pairs
 from pgenrm.prompts import Template, default_template, has_explicit_signals
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import (
@@ -226,7 +226,7 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
     """Return what teacher and prompt may see of the user; None where the set is not for him.
 
     A past choice in this very conversation that concerns one of the responses would tell the
-    answer and is never shown.
+    answer and is never shown, nor is one in a later turn, which goes on from the chosen response.
     """
     history = tuple(
         p for p in comparison.user.history if p.is_informative and not _tells(p, comparison)
@@ -248,9 +248,9 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
 
 
 def _tells(pair: Preference, comparison: Comparison) -> bool:
-    return pair.context == comparison.context and not {pair.chosen, pair.rejected}.isdisjoint(
-        comparison.responses
-    )
+    if pair.context == comparison.context:
+        return not {pair.chosen, pair.rejected}.isdisjoint(comparison.responses)
+    return discloses(pair.context, {comparison.context})
 
 
 def _label(comparison: Comparison) -> int:
