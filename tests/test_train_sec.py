@@ -29,6 +29,7 @@ from pgenrm.types import (
     EvaluationChain,
     Failure,
     FailureKind,
+    Message,
     Preference,
     User,
 )
