@@ -13,11 +13,11 @@ from pgenrm.llm import budget_tokens, read_completion
 from pgenrm.prompts import Template
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Failure, FailureKind, FinishReason, User
+from pgenrm.untrusted import without_thoughts
 
 CRITERIA_SAMPLING = Sampling(temperature=0.0, max_tokens=512)
 
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+(?P<text>\S.*)$", re.MULTILINE)
-_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
 def synthesise_criteria(
@@ -60,7 +60,7 @@ def parse_criteria(text: str) -> tuple[str, ...]:
     Raises:
         FormatError: the text has no list item.
     """
-    items = [match["text"] for match in _ITEM.finditer(_END_OF_THOUGHTS.split(text)[-1])]
+    items = [match["text"] for match in _ITEM.finditer(without_thoughts(text))]
     criteria = [item.replace("**", "").strip() for item in items]
     if not criteria:
         raise FormatError("no criterion: expected lines that begin with '- '", ("criteria",))

@@ -21,6 +21,7 @@ OPENING = "‹"
 _MARKERS = ("json_start", "json_end")
 THINKING_TAGS = ("think", "thinking", "thought", "reasoning")
 """Names of the tags around a model's thinking; `pgenrm.chain` drops what stands between them."""
+_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(THINKING_TAGS)})>", re.IGNORECASE)
 _CONTROL_TAGS = (
     *("s", "unk", "pad", "eos", "bos", "eod", "eop", "sop", "sep", "cls", "mask", "sys"),
     *("unk_token", "pad_token", "eos_token", "bos_token", "end_of_turn", "start_of_turn"),
@@ -46,6 +47,15 @@ _ANGLE = "<＜﹤◁"
 _SQUARE = r"\[［"
 _PIPE = "|｜"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def without_thoughts(text: str) -> str:
+    """Return what a model writes after its thinking.
+
+    >>> without_thoughts("<think>hm</think>Yes.")
+    'Yes.'
+    """
+    return _END_OF_THOUGHTS.split(text)[-1]
 
 
 def neutraliser(delimiters: Iterable[str] = ()) -> Callable[[str], str]:

@@ -15,10 +15,10 @@ from pgenrm.data.lampqa import Candidate, LampItem
 from pgenrm.engines.protocol import ChatRequest, Completion, Engine, Sampling
 from pgenrm.errors import FormatError, InputError, PromptTooLongError
 from pgenrm.llm import budget_tokens, read_completion
-from pgenrm.methods.answers import without_thoughts
 from pgenrm.prompts import Template
 from pgenrm.seeding import derive_seed
 from pgenrm.types import Failure, FailureKind, Message, User
+from pgenrm.untrusted import without_thoughts
 
 BEST: Final = 2
 SAMPLING: Final = Sampling(temperature=0.0, max_tokens=512)

@@ -53,6 +53,7 @@ ROWS: Final = (
     Row("pgenrm", Kind.OURS, "P-GenRM"),
     Row("pgenrm-ind8", Kind.OURS, "+ Ind-8"),
     Row("pgenrm-ind8-pro4", Kind.OURS, "+ Ind-8, Pro-4"),
+    Row("pgenrm-ind8-pro4-paper", Kind.OURS, "+ Ind-8, Pro-4, equal halves"),
     Row("pgenrm-ind16-pro8", Kind.OURS, "+ Ind-16, Pro-8"),
     Row("pgenrm-adaptive", Kind.OURS, "+ up to Ind-16, Pro-8, adaptive"),
     Row("attributes", Kind.CONTROL, "Attribute evaluator, Ind-8"),

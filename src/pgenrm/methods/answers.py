@@ -9,12 +9,11 @@ import re
 
 from pgenrm.errors import FormatError
 from pgenrm.types import EvaluationChain
-from pgenrm.untrusted import THINKING_TAGS
+from pgenrm.untrusted import without_thoughts
 
 LOWEST, HIGHEST = 1, 10
 """Ends of the scale that the prompts name."""
 
-_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(THINKING_TAGS)})>", re.IGNORECASE)
 _LAST_OBJECT = re.compile(r"(?:```(?:json)?\s*)?(?P<object>\{[^{}]*\})\s*(?:```)?\s*\Z")
 
 
@@ -53,12 +52,3 @@ def read_scores(text: str, n_responses: int) -> EvaluationChain:
         preferences=answer[: found.start()].strip(),
         stated_scores=tuple(scores[name] for name in wanted),
     )
-
-
-def without_thoughts(text: str) -> str:
-    """Return what a model writes after its thinking.
-
-    >>> without_thoughts("<think>hm</think>Yes.")
-    'Yes.'
-    """
-    return _END_OF_THOUGHTS.split(text)[-1]

@@ -55,6 +55,7 @@ VARIANTS: Final = {
     "pgenrm": Scaling(m=2),
     "pgenrm-ind8": Scaling(m=8),
     "pgenrm-ind8-pro4": Scaling(m=8, n=4),
+    "pgenrm-ind8-pro4-paper": Scaling(m=8, n=4, aggregator="paper"),
     "pgenrm-ind16-pro8": Scaling(m=16, n=8),
     "pgenrm-adaptive": Scaling(m=16, n=8, is_adaptive=True),
 }

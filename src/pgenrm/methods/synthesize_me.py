@@ -17,7 +17,7 @@ from pgenrm.errors import PromptTooLongError
 from pgenrm.history import discloses
 from pgenrm.judge import PGenRM
 from pgenrm.llm import LanguageModelEvaluator
-from pgenrm.methods.answers import read_scores, without_thoughts
+from pgenrm.methods.answers import read_scores
 from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search, Usage
 from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.methods.judges import JUDGE_SAMPLING, N_ORDERS
@@ -26,6 +26,7 @@ from pgenrm.methods.versions import version_of
 from pgenrm.scaling.aggregate import PaperAggregator
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import Comparison, Judgment, User
+from pgenrm.untrusted import without_thoughts
 
 TRAIN_SHARE: Final = 0.7
 """Of a user's choices, the first ones; the others are held out to compare candidates on."""

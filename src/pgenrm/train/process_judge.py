@@ -22,6 +22,7 @@ from pgenrm.llm import budget_tokens, read_completion
 from pgenrm.prompts import Template
 from pgenrm.train.rewards import CoverageRequest, Criteria
 from pgenrm.types import Comparison, EvaluationChain, Failure, FailureKind, Message, User
+from pgenrm.untrusted import without_thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ PATIENCE_S: Final = 900.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
 _GRADE = re.compile(r"^\W*(\d{1,2})[\s*]*[:.)=-][\s*]*(\d(?:\.\d+)?|\.\d+)\W*$", re.MULTILINE)
-_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _PING: Final = ChatRequest(
     messages=(Message(role="user", content="Say yes."),),
     sampling=Sampling(temperature=0.0, max_tokens=1),
@@ -177,7 +177,7 @@ def parse_grades(text: str, n_criteria: int) -> float:
     Raises:
         FormatError: a criterion has no grade, two of them, or one outside [0, 1].
     """
-    found = _GRADE.findall(_END_OF_THOUGHTS.split(text)[-1])
+    found = _GRADE.findall(without_thoughts(text))
     grades = {int(number): float(grade) for number, grade in found}
     wanted = range(1, n_criteria + 1)
     if len(found) != len(grades) or set(grades) != set(wanted):
