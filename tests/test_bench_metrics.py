@@ -15,6 +15,7 @@ from pgenrm.bench.records import find_tasks, read_records
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.bench.run import (
+    PREPARED,
     Task,
     Timing,
     note_timing,
@@ -143,7 +144,12 @@ def test_what_learning_asked_of_a_model_is_told_apart_from_what_a_cache_knew(
     times = times_path(tmp_path, Task("synthesize-me", 0))
     note_timing(times, Timing("fit", 10, 2.0, 1, 3, 1_000, 234))
     note_timing(times, Timing("adapt", 23, 4.8, 0, 4, 4_000, 800))
+    note_timing(tmp_path / PREPARED, Timing("prepare", 72, 30.0))
+    note_timing(tmp_path / PREPARED, Timing("prepare", 72, 0.5))
     result = evaluate(tmp_path)
+    assert result.prepare_seconds == 30.5
+    assert "took 30 seconds" in markdown(result, [])
+    assert "took 30 seconds" in page(result, [], [])
     cost = result.method("synthesize-me").cost
     n_adapted = sum(t.n for t in read_times(times) if t.stage == "adapt")
     assert (cost.fit_tokens, cost.cached_share) == (1_234, 1 / 8)

@@ -18,7 +18,7 @@ from pgenrm.bench.ranking import rankings
 from pgenrm.bench.records import find_tasks, read_settings
 from pgenrm.bench.results import BenchResult, Cost, Group, MethodResult, Part
 from pgenrm.bench.rows import Kind, place_of, row_of
-from pgenrm.bench.run import Timing, read_times, times_path
+from pgenrm.bench.run import PREPARED, Timing, read_times, times_path
 from pgenrm.bench.statistics import mean_and_error
 from pgenrm.errors import InputError
 from pgenrm.scaling.reliability import reliability
@@ -63,6 +63,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
                 parts[run.name][name] = counted.part(run, best)
             if name == ALL:
                 groups = {run.name: counted.groups(run) for run in runs}
+    prepared = [timing.seconds for timing in read_times(out / PREPARED)]
     return BenchResult(
         plan=plan,
         best_baseline=best,
@@ -72,6 +73,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
             for run in sorted(runs, key=lambda run: place_of(run.name))
         ),
         rankings=ranked,
+        prepare_seconds=sum(prepared) if prepared else None,
     )
 
 

@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import Final
 
 from pgenrm.bench.plan import DataSource, load_source, read_items
-from pgenrm.bench.run import Task, Timing, note_timing, records_path, run_method
+from pgenrm.bench.run import PREPARED, Task, Timing, note_timing, records_path, run_method
 from pgenrm.data.dataset import Dataset
 from pgenrm.engines.cached import Usage
 from pgenrm.errors import PgenrmError
@@ -33,8 +33,6 @@ from pgenrm.methods.protocol import Method
 from pgenrm.types import Comparison
 
 LOOK_EVERY_S: Final = 0.5
-PREPARED: Final = "prepare.times.jsonl"
-"""How long what all tasks need took, a line for each command."""
 
 Make = Callable[[Task, Dataset], Method]
 """Builds the method of a task. Sent to the workers, so a module-level function or a partial."""

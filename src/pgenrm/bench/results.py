@@ -119,6 +119,8 @@ class BenchResult(Value):
     methods: tuple[MethodResult, ...]
     rankings: tuple[Ranking, ...] = ()
     """Where policies were ranked."""
+    prepare_seconds: float | None = None
+    """Spent once for all methods on embeddings: to embed every text that they need."""
 
     def method(self, name: str) -> MethodResult:
         """Return the row of a method."""

@@ -43,6 +43,10 @@ class Task(NamedTuple):
         return f"{self.method}.seed{self.seed}"
 
 
+PREPARED: Final = "prepare.times.jsonl"
+"""How long what all tasks need took, a line for each command."""
+
+
 class Timing(NamedTuple):
     """How long a stage took."""
 

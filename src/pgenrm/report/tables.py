@@ -174,6 +174,8 @@ def markdown(result: BenchResult, commands: Sequence[Command]) -> str:
     if result.rankings:
         lines += ["", *_ranking_table(result)]
     lines += ["", *_main_table(result), "", *_detail_table(result), "", *_cost_table(result)]
+    if result.prepare_seconds is not None:
+        lines += ["", prepared(result.prepare_seconds)]
     lines += ["", "## Commands", ""]
     lines += [f"- {c.started_at}: {_code(join(c.command))} ({_versions(c)})" for c in commands]
     return "\n".join(lines) + "\n"
@@ -254,6 +256,14 @@ def expected_error(method: MethodResult) -> float | None:
 def _cost_table(result: BenchResult) -> list[str]:
     rows = [[_name(method), *costs_of(method)] for method in result.methods]
     return markdown_table(["method", *COSTS], rows)
+
+
+def prepared(value: float) -> str:
+    """Say how long embedding took."""
+    return (
+        f"Embedding, once for all methods on embeddings, took {seconds(value)} seconds, which is "
+        "in no row."
+    )
 
 
 COSTS: Final = (
