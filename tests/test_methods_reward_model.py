@@ -1,11 +1,14 @@
 """The fine-tuned reward model, on a tiny random Llama."""
 
 import shutil
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from pgenrm.engines.control_tokens import control_tokens, token_breaker
@@ -117,6 +120,27 @@ def test_a_model_of_other_data_and_one_that_is_not_whole_are_trained_anew(
     assert other == fitted(tmp_path / "two", 24) != first
     (tmp_path / "one" / "model" / "learnt_from.txt").unlink()  # as a kill leaves it
     assert fitted(tmp_path / "one", 24) == other
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="directories are not locked there")
+def test_of_two_benches_at_one_folder_one_trains_and_the_other_waits_for_it(
+    tiny: Path, tmp_path: Path
+) -> None:
+    trained = []
+
+    class Counting(RewardModel):
+        def _train(self, rows: Dataset, checked: Dataset) -> None:
+            trained.append(len(rows))
+            super()._train(rows, checked)
+
+    models = [Counting(tiny, tmp_path, recipe=small()) for _ in range(2)]
+    data = comparisons("train", 16), comparisons("validation", 4)
+    with ThreadPoolExecutor(2) as pool:
+        for fitted in [pool.submit(model.fit, *data) for model in models]:
+            fitted.result()
+    assert trained == [16]
+    test = comparisons("test", 4)
+    assert scores(models[0], test) == scores(models[1], test)
 
 
 def test_the_version_follows_the_files_of_the_model_not_its_path(tmp_path: Path) -> None:
