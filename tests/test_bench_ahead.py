@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pgenrm.bench.ahead import are_frozen, embed_ahead
+from pgenrm.bench.ahead import embed_ahead, embedding
 from pgenrm.bench.methods import MethodOptions, embedder_of, make_method
 from pgenrm.bench.run import Task
 from pgenrm.data.simulated import world_dataset
@@ -49,5 +49,6 @@ def test_no_method_embeds_a_text_of_the_bench_itself(
 
 
 def test_nothing_is_embedded_where_no_method_needs_it() -> None:
-    assert are_frozen(["longest", "oracle+shuffled", "pgenrm-ind8"]) == []
-    assert are_frozen(["longest", "gpo", "gpo+shuffled", "lore"]) == ["gpo", "lore"]
+    assert embedding(["longest", "oracle+shuffled", "pgenrm-ind8"]) == []
+    assert embedding(["longest", "gpo", "gpo+shuffled", "lore"]) == ["gpo", "lore"]
+    assert embedding(["pgenrm-ind8-pro4+shuffled"]) == ["pgenrm-ind8-pro4"]

@@ -15,6 +15,7 @@ from pgenrm.bench.rows import Kind, row_of
 from pgenrm.bench.run import NAME, Task
 from pgenrm.data.dataset import Dataset
 from pgenrm.data.simulated import world_dataset
+from pgenrm.engines.cached import CachedEngine
 from pgenrm.engines.scripted import ScriptedEngine
 from pgenrm.errors import InputError
 from pgenrm.evaluator import Evaluator
@@ -48,6 +49,22 @@ def options(tmp_path: Path, **changes: object) -> MethodOptions:
 @pytest.fixture(scope="module")
 def world() -> Dataset:
     return world_dataset("sim", World(seed=1), 8)
+
+
+def test_a_method_by_other_weights_is_another_version(world: Dataset, tmp_path: Path) -> None:
+    def weights(digest: str) -> Evaluator:
+        engine = ScriptedEngine(lambda request, i: "I do not know.")
+        engine.cache_identity = digest  # type: ignore[attr-defined]
+        return LanguageModelEvaluator(CachedEngine(engine, tmp_path / "completions.sqlite"))
+
+    for name in ("judge-default", "synthesize-me", "pgenrm-ind8"):
+        versions = [
+            make_method(
+                options(tmp_path, build=weights, model=digest), Task(name, 0), world
+            ).version
+            for digest in ("before", "after", "before")
+        ]
+        assert versions[0] == versions[2] != versions[1]
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,13 @@ from pgenrm.bench.pool import run_tasks
 from pgenrm.bench.records import find_tasks
 from pgenrm.bench.run import Task, read_times, records_path, run_method, times_path
 from pgenrm.data.dataset import Dataset
+from pgenrm.engines.cached import CachedEngine
+from pgenrm.engines.protocol import ChatRequest
+from pgenrm.engines.scripted import ScriptedEngine
 from pgenrm.errors import EngineError, InputError
 from pgenrm.methods.protocol import Method
 from pgenrm.seeding import rng
-from pgenrm.types import Comparison, Judgment, Message, User
+from pgenrm.types import Comparison, Failure, FailureKind, Judgment, Message, User
 from tests.bench_cases import (
     SOURCE,
     Chance,
@@ -334,6 +338,54 @@ def test_tasks_run_in_processes_and_one_that_fails_stops_no_other(tmp_path: Path
     assert [seen[task] for task in tasks] == [0, 0, 0, *[len(items)] * 3]
     alone = run_bench(tmp_path / "alone", [Chance("chance")], load_source(source))
     assert judged(alone) == judged(out)
+
+
+class Asking(Chance):
+    """Learns from an engine."""
+
+    def __init__(self, engine: CachedEngine, stage: str) -> None:
+        super().__init__("chance")
+        self.engine, self.stage = engine, stage
+
+    def ask(self, stage: str) -> None:
+        if stage == self.stage:
+            self.engine.complete([ChatRequest(messages=(Message(role="user", content="Hello"),))])
+
+    def fit(self, train: Sequence[Comparison], validation: Sequence[Comparison]) -> None:
+        self.ask("fit")
+
+    def adapt(self, users: Sequence[User]) -> None:
+        self.ask("adapt")
+
+
+@pytest.mark.parametrize("stage", ["fit", "adapt"])
+def test_nothing_is_judged_by_what_was_learnt_without_lost_answers(
+    stage: str, tmp_path: Path
+) -> None:
+    lost = Failure(kind=FailureKind.REQUEST, reason="connection refused")
+    engine = CachedEngine(ScriptedEngine([lost, "Hi.", *[lost] * 9]), tmp_path / "c.sqlite")
+    data = dataset()
+    items = [item.comparison for item in open_plan(tmp_path, SOURCE, data)]
+
+    def run_once(out: Path, *, accept: bool = False) -> None:
+        run_method(
+            Asking(engine, stage),
+            TASK,
+            data,
+            items,
+            out,
+            usage=lambda: engine.usage,
+            accept_unanswered=accept,
+        )
+
+    with pytest.raises(EngineError, match=rf"did not answer 1 requests that `{stage}` made"):
+        run_once(tmp_path)
+    assert judged(tmp_path) == []
+    run_once(tmp_path)
+    assert len(judged(tmp_path)) == len(items)
+    with closing(CachedEngine(engine, tmp_path / "new.sqlite")) as engine:
+        run_once(tmp_path / "lossy", accept=True)
+    assert len(judged(tmp_path / "lossy")) == len(items)
 
 
 WIDE = [Task("slow", 0), Task("slow", 1), Task("slow", 2), Task("chains", 0)]

@@ -13,10 +13,11 @@ from pgenrm.data.dataset import LEARNT_FROM, Dataset
 from pgenrm.types import Comparison, Context
 
 
-def are_frozen(names: Iterable[str]) -> list[str]:
-    """Return those methods that learn on frozen embeddings, each once and without alterations."""
+def embedding(names: Iterable[str]) -> list[str]:
+    """Return those methods that embed texts of the data, each once and without alterations."""
     plain = dict.fromkeys(name.partition("+")[0] for name in names)
-    return [name for name in plain if MAKERS[name].is_frozen]
+    makers = {name: MAKERS[name] for name in plain}
+    return [name for name, maker in makers.items() if maker.is_frozen or maker.asks_neighbours]
 
 
 def embed_ahead(
@@ -25,7 +26,7 @@ def embed_ahead(
     dataset: Dataset,
     comparisons: Sequence[Comparison],
 ) -> None:
-    """Embed all texts that methods on frozen embeddings will ask for.
+    """Embed all texts of the data that methods will ask for.
 
     Args:
         options: as the methods are made with.
@@ -33,20 +34,32 @@ def embed_ahead(
         dataset: that they learn from.
         comparisons: that they judge.
     """
+    learnt_from = [c for name in LEARNT_FROM for c in dataset.splits.get(name, ())]
+    texts: dict[str, None] = {}
+    for name in embedding(names):
+        if MAKERS[name].is_frozen:
+            pairs = list(_pairs([*learnt_from, *comparisons]))
+            texts |= dict.fromkeys(_of_frozen(options, name, dataset, pairs))
+        else:  # prototypes are refined on choices to learn from
+            pairs = list(_pairs(learnt_from))
+            texts |= dict.fromkeys(
+                text for c, response in pairs for text in (c[-1].content, response)
+            )
+    embedder_of(options).embed(sorted(text for text in texts if text.strip()))
+
+
+def _of_frozen(
+    options: MethodOptions, name: str, dataset: Dataset, pairs: Sequence[tuple[Context, str]]
+) -> Iterator[str]:
     from pgenrm.methods.embeddings import backwards
     from pgenrm.methods.frozen import FrozenMethod
 
-    learnt_from = [c for name in LEARNT_FROM for c in dataset.splits.get(name, ())]
-    pairs = list(_pairs([*learnt_from, *comparisons]))
-    texts: dict[str, None] = {}
-    for name in are_frozen(names):
-        method = make_method(options, Task(name, 0), dataset)
-        assert isinstance(method, FrozenMethod)
-        space = method.space
-        texts |= dict.fromkeys(space.view.text(context, response) for context, response in pairs)
-        if space.has_prompts:
-            texts |= dict.fromkeys(backwards(context) for context, _ in pairs)
-    embedder_of(options).embed(sorted(texts))
+    method = make_method(options, Task(name, 0), dataset)
+    assert isinstance(method, FrozenMethod)
+    for context, response in pairs:
+        yield method.space.view.text(context, response)
+        if method.space.has_prompts:
+            yield backwards(context)
 
 
 def _pairs(comparisons: Iterable[Comparison]) -> Iterator[tuple[Context, str]]:

@@ -6,6 +6,7 @@ turned round), see `pgenrm.methods.altered`. What a method needs is imported whe
 
 from collections.abc import Callable, Hashable, Iterable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -92,6 +93,12 @@ class _Parts:
         return embedder_of(self.options)
 
     @property
+    def embedder_of_analyses(self) -> Embedder:
+        """Takes one text at a time: those beside it would move the last digits of its vector."""
+        options = self.options
+        return _embedder(options.embedder, options.embed_dtype, options.vectors, batch_size=1)
+
+    @property
     def world(self) -> World:
         if self.dataset.truth is None:
             raise InputError(f"the truth about {self.dataset.name} is not known")
@@ -121,8 +128,8 @@ def embedder_of(options: MethodOptions) -> Embedder:
 
 
 @cache
-def _embedder(model: str, dtype: str | None, vectors: Path) -> Embedder:
-    return SentenceTransformerEmbedder(model, dtype=dtype, cache=vectors)
+def _embedder(model: str, dtype: str | None, vectors: Path, batch_size: int = 32) -> Embedder:
+    return SentenceTransformerEmbedder(model, dtype=dtype, batch_size=batch_size, cache=vectors)
 
 
 class _Maker(NamedTuple):
@@ -133,6 +140,8 @@ class _Maker(NamedTuple):
     needs_truth: bool = False
     is_frozen: bool = False
     """Whether it learns on frozen embeddings of texts."""
+    asks_neighbours: bool = False
+    """Whether it learns prototypes, from embeddings of analyses and of choices."""
 
 
 def _judge(name: str, parts: _Parts) -> Method:
@@ -152,7 +161,7 @@ def _synthesize_me(_: str, parts: _Parts) -> SynthesizeMe:
 
 def _pgenrm(name: str, parts: _Parts) -> Method:
     scaling = _scaling(VARIANTS[name], parts)
-    embedder = parts.embedder if scaling.n else None
+    embedder = parts.embedder_of_analyses if scaling.n else None
     return Personalised(name, parts.evaluator, scaling, embedder=embedder, seed=parts.seed)
 
 
@@ -229,7 +238,10 @@ MAKERS: Final[dict[str, _Maker]] = {
     **dict.fromkeys(("vpl", "vpl-published"), _frozen(_vpl)),
     **dict.fromkeys(("pal-a", "pal-b", "pal-a-published"), _frozen(_pal)),
     **dict.fromkeys(("lore", "lore-published"), _frozen(_lore)),
-    **{name: _Maker(_pgenrm, needs_training=s.n > 0) for name, s in VARIANTS.items()},
+    **{
+        name: _Maker(_pgenrm, needs_training=s.n > 0, asks_neighbours=s.n > 0)
+        for name, s in VARIANTS.items()
+    },
     ATTRIBUTES: _Maker(_attributes),
     **dict.fromkeys(RULES, _Maker(lambda name, parts: Fixed(name, seed=parts.seed))),
     "bayes-observer": _Maker(
@@ -291,6 +303,12 @@ def _why_not(name: str, options: MethodOptions, dataset: Dataset) -> str:
     maker = MAKERS[name]
     if maker.needs_engine and not options.has_engine:
         return "needs a language model; name one with --model"
+    for is_needed, extra, module in (
+        (maker.is_frozen or maker.asks_neighbours, "prototypes", "sentence_transformers"),
+        (maker.needs_reward_base, "train", "trl"),
+    ):
+        if is_needed and find_spec(module) is None:
+            return f"needs an extra: pip install 'pgenrm[{extra}]'"
     if maker.needs_reward_base and options.reward_base is None:
         return "needs a language model to fine-tune; name one with --reward-base"
     if maker.needs_training and not dataset.splits.get(TRAIN):

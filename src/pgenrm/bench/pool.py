@@ -189,7 +189,8 @@ def _work(
 
 
 def _prepare(prepare: Prepare, source: DataSource, out: Path) -> None:
-    with suppress(PgenrmError, OSError):
+    # Whatever went wrong, tasks that need none of it go on, and the others meet it themselves.
+    with suppress(Exception):
         dataset, comparisons = _materials(source, out)
         start = perf_counter()
         prepare(dataset, comparisons)

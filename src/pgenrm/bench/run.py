@@ -62,6 +62,8 @@ class Timing(NamedTuple):
     n_prompt_tokens: int = 0
     """Of all samples, cached ones too: what the stage costs where nothing is cached."""
     n_completion_tokens: int = 0
+    n_lost: int = 0
+    """Samples that a request did not bring."""
 
 
 def records_path(out: Path, task: Task) -> Path:
@@ -124,7 +126,9 @@ def run_method(
         left = {c.id for c in run.remaining(comparisons)}
         if not left:
             return
-        under_way = _UnderWay(method, run, left, times_path(out, task), usage)
+        under_way = _UnderWay(
+            method, run, left, times_path(out, task), usage, accept_unanswered=accept_unanswered
+        )
         under_way.fit(dataset)
         if method.is_trained:
             under_way.adapt(comparisons)
@@ -162,17 +166,25 @@ class _UnderWay:
     """
 
     def __init__(
-        self, method: Method, run: Run, left: set[str], times: Path, usage: Callable[[], Usage]
+        self,
+        method: Method,
+        run: Run,
+        left: set[str],
+        times: Path,
+        usage: Callable[[], Usage],
+        *,
+        accept_unanswered: bool,
     ) -> None:
         self.method, self.run, self.left, self.times = method, run, left, times
         self.usage = usage
+        self.accept_unanswered = accept_unanswered
         self.reason = ""
         self._adapted: set[str] = set()
 
     def fit(self, dataset: Dataset) -> None:
         """Fit on what may be learnt from."""
         train, validation = (dataset.splits.get(name, ()) for name in (TRAIN, VALIDATION))
-        with self._timed("fit", len(train)):
+        with self._learning("fit", len(train)):
             self.method.fit(train, validation)
 
     def adapt(self, comparisons: Iterable[Comparison]) -> None:
@@ -180,7 +192,7 @@ class _UnderWay:
         users = {c.user.id: c.user for c in comparisons if c.user.id not in self._adapted}
         if users:
             self._adapted.update(users)
-            with self._timed("adapt", len(users)):
+            with self._learning("adapt", len(users)):
                 self.method.adapt(list(users.values()))
 
     def judge(self, batch: Sequence[Comparison]) -> list[tuple[Comparison, Judgment]]:
@@ -202,6 +214,25 @@ class _UnderWay:
         for comparison, judgment in pairs:
             self.run.add(_labelled(judgment, comparison))
             self.left.discard(comparison.id)
+
+    @contextmanager
+    def _learning(self, stage: str, n: int) -> Iterator[None]:
+        """Refuse what was learnt from answers that a request did not bring.
+
+        Raises:
+            EngineError: some were lost.
+        """
+        before = self.usage()
+        with self._timed(stage, n):
+            yield
+        n_lost = self.usage().minus(before).n_lost
+        if n_lost and not self.accept_unanswered:
+            raise EngineError(
+                f"the engine did not answer {n_lost} requests that `{stage}` made, and what would "
+                f"be learnt without them is something else; {len(self.left)} comparisons are "
+                "left, run the same command again to ask them, or add --accept-unanswered to "
+                "learn without them"
+            )
 
     @contextmanager
     def _timed(self, stage: str, n: int) -> Iterator[None]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from pgenrm.bench.ahead import are_frozen, embed_ahead
+from pgenrm.bench.ahead import embed_ahead, embedding
 from pgenrm.bench.methods import (
     REWARD_RECIPE,
     MethodOptions,
@@ -294,7 +294,7 @@ def _run(
     """Run tasks with a line of progress for each, all at once on a terminal."""
     console = Console(stderr=True)
     ended: set[Task] = set()
-    frozen = are_frozen(task.method for task in tasks)
+    embed = embedding(task.method for task in tasks)
     try:
         with counting_progress(console) as progress:
             lines = {task: progress.add_task(str(task), total=n_items) for task in tasks}
@@ -314,7 +314,7 @@ def _run(
                 out,
                 n_processes=n_processes,
                 accept_unanswered=accept_unanswered,
-                prepare=partial(embed_ahead, options, frozen) if frozen else None,
+                prepare=partial(embed_ahead, options, embed) if embed else None,
                 watch=watch,
                 usage=partial(usage_of, options),
             )

@@ -18,7 +18,7 @@ from pgenrm.cache_file import LOCK_TIMEOUT_S, prepare
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine
 from pgenrm.errors import InputError
 from pgenrm.seeding import derive_seed
-from pgenrm.types import Failure, Message
+from pgenrm.types import Failure, FailureKind, Message
 
 SCHEMA_VERSION = 1
 """Of the table and of what a key is made of."""
@@ -47,6 +47,8 @@ class Usage(NamedTuple):
     n_prompt_tokens: int = 0
     """Of all answers, as if nothing had been on disk; what no engine counted is 0."""
     n_completion_tokens: int = 0
+    n_lost: int = 0
+    """Samples that a request did not bring; none of them is on disk."""
 
     def plus(self, other: "Usage") -> "Usage":
         """Return the sum."""
@@ -77,6 +79,7 @@ class CachedEngine:
     lest the stored samples come again.
 
     Attributes:
+        cache_identity: the engine's.
         usage: what was asked since the cache was opened.
     """
 
@@ -95,7 +98,7 @@ class CachedEngine:
         self.workers = engine.workers
         self.path = Path(path)
         self._engine = engine
-        self._identity = str(getattr(engine, "cache_identity", ""))
+        self.cache_identity = str(getattr(engine, "cache_identity", ""))
         self._is_numbered = bool(getattr(engine, "has_numbered_samples", False))
         self._lock = Lock()
         self.usage = Usage()
@@ -154,7 +157,7 @@ class CachedEngine:
 
     def _key(self, request: ChatRequest) -> bytes:
         asked = request.model_dump(mode="json", exclude={"n", "first"})
-        whole = json.dumps([self.name, self.model, self._identity, asked], sort_keys=True)
+        whole = json.dumps([self.name, self.model, self.cache_identity, asked], sort_keys=True)
         return hashlib.blake2b(whole.encode(), digest_size=16).digest()
 
     def _load(
@@ -243,6 +246,7 @@ def _usage(answers: Sequence[Answer], n_cached: int) -> Usage:
         n_asked=len(samples) - n_cached,
         n_prompt_tokens=sum(answer.n_prompt_tokens or 0 for answer in answers),
         n_completion_tokens=sum(s.n_tokens or 0 for s in samples if isinstance(s, Completion)),
+        n_lost=sum(isinstance(s, Failure) and s.kind is FailureKind.REQUEST for s in samples),
     )
 
 
