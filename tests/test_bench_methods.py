@@ -54,7 +54,7 @@ def world() -> Dataset:
 def test_a_method_by_other_weights_is_another_version(world: Dataset, tmp_path: Path) -> None:
     def weights(digest: str) -> Evaluator:
         engine = ScriptedEngine(lambda request, i: "I do not know.")
-        engine.cache_identity = digest  # type: ignore[attr-defined]
+        engine.weights_identity = digest  # type: ignore[attr-defined]
         return LanguageModelEvaluator(CachedEngine(engine, tmp_path / "completions.sqlite"))
 
     for name in ("judge-default", "synthesize-me", "pgenrm-ind8"):

@@ -121,6 +121,21 @@ def test_a_loss_that_is_not_measured_well_says_nothing(
     assert tables.verdict_on(Estimate(value=-0.01, interval=interval)) == verdict
 
 
+@pytest.mark.parametrize(
+    ("interval", "level"),
+    [
+        ((-0.05, 0.019), "to the population's level or below"),
+        ((0.01, 0.05), "stays above the population's level"),
+        ((-0.01, 0.05), "how far cannot be told"),
+        (None, ""),
+    ],
+)
+def test_a_fall_is_measured_against_what_is_known_of_nobody(
+    interval: tuple[float, float] | None, level: str
+) -> None:
+    assert tables.level_of(Estimate(value=0.02, interval=interval)) == level
+
+
 def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -132,7 +147,7 @@ def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> Non
     assert f"{100 * found.parts['all'].accuracy.value:.1f} [" in page
     assert "Rows are missing" in page
     assert "no weights" in page
-    assert re.search(r"\| GPO \|.*\| falls \|", page)
+    assert re.search(r"\| GPO \|.*\| falls; [^|]+ \|", page)
     assert re.search(r"\| LoRe \|.*\| cannot tell \|", page)
     assert "- LoRe:" in page
     assert "- GPO:" not in page

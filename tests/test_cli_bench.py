@@ -143,6 +143,7 @@ def test_policies_are_graded_and_ranked(tmp_path: Path) -> None:
     assert evaluate(tmp_path / "elsewhere").rankings == evaluate(out).rankings
     (row,) = evaluate(out).rankings
     assert len(row.by_domain) == 3
+    assert "correlation of rankings" in ranked.output
     assert row.n_unscored == 0
     assert runner.invoke(app, ["report", str(out)]).exit_code == 0
     assert "Ranking policies" in (out / "report.html").read_text()

@@ -8,6 +8,7 @@ the page says which rows are missing.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -23,18 +24,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano", help="of judges and P-GenRM")
     parser.add_argument("--reward-base", help="model to fine-tune; default: the bundled one's base")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-study"))
+    parser.add_argument("--out", type=Path, help="default: runs/bench-study, or ...-tiny")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--tiny", action="store_true", help="few of everything, to try it out")
     options = parser.parse_args()
     sizes = TINY if options.tiny else Sizes()
+    options.out = options.out or Path(
+        "runs/bench-study-tiny" if options.tiny else "runs/bench-study"
+    )
 
     why_no_model = missing(options.model)
     model = None if why_no_model else options.model
     reward_base = options.reward_base or base_weights()
     wanted = list(benches(sizes, model, reward_base))
-    if not (options.out / "world" / "card.json").exists():
+    card = options.out / "world" / "card.json"
+    if not card.exists():
         step(options.out, "world", simulate(options.out, sizes))
+    world = json.loads(card.read_text())
+    if (world["n_users"], world["seed"]) != (sizes.n_users, sizes.world_seed):
+        sys.exit(f"{options.out} holds a study of another size; delete it or give another --out")
     failed = [
         bench.name
         for bench in wanted

@@ -14,6 +14,7 @@ from pgenrm.bench.plan import read_commands
 from pgenrm.bench.results import MethodResult
 from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.data.dataset import TEST_UNSEEN
+from pgenrm.report.tables import seconds
 from pgenrm.report.write import PAGE, write_report
 
 HEAD: Final = (
@@ -23,18 +24,15 @@ HEAD: Final = (
 )
 READ: Final = 0.2
 """Coverage below which a model is said not to understand a prompt."""
-REASONS: Final = {
-    "GPO": "The published form sees the same choices, and its gradients, summed over an epoch, "
-    "amount to a larger step.",
-    "VPL": "Latent vectors from three choices of random users are noise, so that the published "
-    "form is a plain reward model, whose 512 units and small steps learn the population as well; "
-    "the corrected form pays for what it draws.",
-    "PAL (A)": "Weights that are the same for all unseen users make the published form a plain "
-    "reward model; five ideal points in one space are a poor fit for the tastes of this world.",
-    "LoRe": "The published form has no prior and steps of 0.5, and can fit directions of any "
-    "length; with enough choices per user that costs it little.",
+DIFFERENCES: Final = {
+    "GPO": "it sums gradients over an epoch instead of taking a step for each batch of users.",
+    "VPL": "it draws contexts from random users, so that it is a plain reward model of 512 units; "
+    "the corrected form learns a latent vector of the user, and pays for drawing it.",
+    "PAL (A)": "unseen users share one mean of the weights, so that it is a plain reward model; "
+    "the corrected form fits every user's weights over five ideal points.",
+    "LoRe": "it has no prior on users' weights and takes steps of 0.5; the corrected form has one.",
 }
-"""What may be why a corrected form does not win; none of it is tested."""
+"""What sets published forms apart; told where they are not behind."""
 
 
 def write(
@@ -99,7 +97,8 @@ def _opening(
         + (", [with the language model](report-model.html)." if models else "."),
         f"{sum(plan.n_items.values()):,} comparisons, {unseen.n:,} of them of {unseen.n_users} "
         f"unseen users; {plan.n_train:,} to train on; {plan.revision}. Methods that learn from "
-        f"others were run with {sizes.n_seeds} seeds. {versions}; {last.machine}.",
+        f"others were run with {sizes.n_seeds} seeds where a table gives the error of runs, and "
+        f"once everywhere else, as all other methods. {versions}; {last.machine}.",
         "Accuracy in percent: correct / all comparisons, so that ties and unscored ones count as "
         "wrong. In brackets the 95 % bootstrap interval over users. Differences are paired. "
         "*Published* figures are those of the paper's table 1, with its own data and models of "
@@ -126,7 +125,7 @@ def _any(bench: tables.Bench) -> MethodResult:
 def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: str) -> str:
     references = [row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE}]
     names = [*tables.table_1_names(), *references]
-    why = "needs a language model, see the next table"
+    why = "needs a language model: see below" if "model" in found else "needs a language model"
     parts = [
         "## Table 1",
         "### All comparisons",
@@ -135,15 +134,15 @@ def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: 
         "are blended by the shrinkage that was calibrated on validation users, not by the paper's "
         "mean. P-GenRM and language-model judges see three past choices of the eight that all "
         f"other methods see. Best baseline: `{every.result.best_baseline}`.",
-        tables.markdown(HEAD, tables.main_rows(every, names, why_no_model or why)),
+        tables.markdown(HEAD, tables.main_rows(every, names, why)),
     ]
     if of_model := found.get("model"):
-        n = sum(of_model.result.plan.n_items.values())
+        run = [name for name in names if name in of_model.methods]
         parts += [
             "### With the language model",
-            f"{n} comparisons, all by the same methods; best baseline: "
-            f"`{of_model.result.best_baseline}`.",
-            tables.markdown(HEAD, tables.main_rows(of_model, names, "see the table above")),
+            f"{_n_of(of_model)}; best baseline: `{of_model.result.best_baseline}`. Methods without "
+            "a language model are those above, on these comparisons.",
+            tables.markdown(HEAD, tables.main_rows(of_model, run, "")),
         ]
     parts += _judges(found)
     return "\n\n".join(parts)
@@ -154,54 +153,75 @@ def _judges(found: dict[str, tables.Bench]) -> list[str]:
     benches = [found[name] for name in ("model-judges", "model-synthesize-me") if name in found]
     if not benches:
         return []
-    rows = [row for bench in benches for row in tables.main_rows(bench, list(bench.methods), "")]
-    counts = " and ".join(str(sum(b.result.plan.n_items.values())) for b in benches)
-    said = f"{counts} comparisons: judges under prompts of their own, and SynthesizeMe."
     unread = [
         method.label
         for bench in benches
         for method in bench.methods.values()
         if method.parts[ALL].coverage < READ
     ]
+    parts = [
+        "### Judges with the language model",
+        "Judges under prompts of their own, and SynthesizeMe. In this world demographics say "
+        "nothing about tastes and nobody names choice attributes, so that these two rows see no "
+        "more of the user than the default.",
+    ]
     if unread:
-        said += (
-            f" The model gives hardly any readable answer to {', '.join(unread)}; the bundled "
+        parts.append(
+            f"The model gives hardly any readable answer to {', '.join(unread)}; the bundled "
             "judge was taught the prompts of evaluation chains and no others."
         )
-    return ["### Judges with the language model", said, tables.markdown(HEAD, rows)]
+    for bench in benches:
+        rows = tables.main_rows(bench, list(bench.methods), "")
+        parts += [f"{_n_of(bench)}, differences within this table:", tables.markdown(HEAD, rows)]
+    return parts
+
+
+def _n_of(bench: tables.Bench) -> str:
+    """Say how much was judged."""
+    n_users = len({item.comparison.user.id for item in bench.items})
+    return f"{len(bench.items):,} comparisons of {n_users} users"
 
 
 def _shuffled(every: tables.Bench, found: dict[str, tables.Bench]) -> str:
     head = ("", "as is", "users shuffled", "difference", "shuffled against none", "")
-    rows = tables.shuffled_rows(every, found.get("history-0"))
+    rows = tables.altered_rows(every, "shuffled", found.get("history-0"))
     parts = [
         "## What methods owe to their users",
         "Every user is judged as somebody else, with his history and statements. *Falls*: the "
         "interval of the difference lies below 0; a method that does not fall uses nothing of its "
         'users. "Shuffled against none": against the same method '
         "shown no past choice of anybody, which is the population's level; statements are the "
-        "user's own there.",
+        "user's own there, and Pro-4 has no such form. Left out are other numbers of chains, which "
+        "differ in nothing else, and methods that see nothing of a user.",
         tables.markdown(head, rows),
+        "Past choices turned round, chosen for rejected:",
+        tables.markdown(
+            ("", "as is", "turned round", "difference", "turned round against none", ""),
+            tables.altered_rows(every, "flipped", found.get("history-0")),
+        ),
     ]
     if of_model := found.get("model"):
-        rows = tables.shuffled_rows(of_model, found.get("model-history-0"))
+        rows = tables.altered_rows(of_model, "shuffled", found.get("model-history-0"))
         parts += ["With the language model:", tables.markdown(head, rows)]
     return "\n\n".join(parts)
 
 
 def _variants(every: tables.Bench) -> str:
     rows = tables.variant_rows(every)
-    reasons = [f"- {row[0]}: {REASONS[row[0]]}" for row, gain in rows if not tables.is_above(gain)]
+    apart = [
+        f"- {row[0]}: {DIFFERENCES[row[0]]}" for row, gain in rows if not tables.is_above(gain)
+    ]
     parts = [
         "## Corrected against published",
         "PAL (B) has no published form that could be run: the public script draws an untrained "
         "layer at every call.",
         tables.markdown(("", "corrected", "published", "difference"), [row for row, _ in rows]),
     ]
-    if reasons:
+    if apart:
         parts += [
-            "Where the corrected form is not clearly ahead, this may be why (not tested):",
-            "\n".join(reasons),
+            "Where the corrected form is not clearly ahead, this is what the published one does "
+            "otherwise; which part of it counts has not been tested:",
+            "\n".join(apart),
         ]
     return "\n\n".join(parts)
 
@@ -216,7 +236,7 @@ def _histories(found: dict[str, tables.Bench]) -> str:
             plan = next(iter(benches.values())).result.plan
             n_items = sum(plan.n_items.values())
             rows = tables.history_rows(benches, is_published=True)
-            parts += [f"{n_items:,} comparisons, {what}.", tables.markdown(head, rows)]
+            parts += [f"{n_items:,} comparisons, {what}; one seed.", tables.markdown(head, rows)]
     return "\n\n".join(parts)
 
 
@@ -241,11 +261,23 @@ def _hard(every: tables.Bench, by_model: tables.Bench | None) -> str:
 
 def _costs(every: tables.Bench, by_model: tables.Bench | None) -> str:
     names = [row.name for row in ROWS]
-    head = ("", "chains", "tokens", "seconds for 1,000 comparisons", "seconds to fit")
-    parts = ["## What it costs", tables.markdown(head, tables.cost_rows(every, names))]
+    head = (
+        *("", "chains", "tokens", "seconds for 1,000 comparisons", "% from the cache"),
+        "seconds to fit",
+    )
+    parts = [
+        "## What it costs",
+        "Two methods at a time, one core each; embedding all texts before, once for all methods "
+        f"on embeddings, took {seconds(every.result.prepare_seconds)} s on two cores.",
+        tables.markdown(head, tables.cost_rows(every, names)),
+    ]
     if by_model:
-        rows = tables.cost_rows(by_model, names)
-        parts += ["With the language model:", tables.markdown(head, rows)]
+        asking = [n for n in names if n in by_model.methods and by_model.methods[n].cost.n_chains]
+        parts += [
+            "With the language model, one method at a time on two cores. Seconds are those of what "
+            "was not in the cache.",
+            tables.markdown(head, tables.cost_rows(by_model, asking)),
+        ]
     return "\n\n".join(parts)
 
 

@@ -66,7 +66,7 @@ def _table_1(found: Mapping[str, Bench], why_no_model: str) -> str:
         for name, row in published().table_1.items()
     ]
     head = ("table 1", "Arena 8B", "PRISM 8B", "`make bench`, or `pgenrm bench sim` with")
-    return markdown((*head, "ours, no language model", "ours, bundled judge"), rows)
+    return markdown((*head, "ours, no language model", "ours, with the model"), rows)
 
 
 def _of_model(found: Mapping[str, Bench], name: str, why_no_model: str) -> str:
@@ -76,7 +76,7 @@ def _of_model(found: Mapping[str, Bench], name: str, why_no_model: str) -> str:
         return f"not run: {why_no_model}" if why_no_model else NOTHING
     for bench in ("model", "model-judges", "model-synthesize-me"):
         if (figure := _accuracy(found.get(bench), name)) != NOTHING:
-            return figure
+            return f"{figure} ({len(found[bench].items):,} comparisons)"
     return NOTHING
 
 
@@ -98,7 +98,7 @@ def _table_12(found: Mapping[str, Bench]) -> str:
         for n in HISTORY_SIZES
     ]
     head = ("table 12: past choices", "Arena 8B", "`make bench`, or `pgenrm bench sim` with")
-    return markdown((*head, "ours, no language model", "ours, bundled judge"), rows)
+    return markdown((*head, "ours, no language model", "ours, with the model"), rows)
 
 
 def _others(found: Mapping[str, Bench]) -> str:
@@ -135,5 +135,5 @@ def _time(found: Mapping[str, Bench]) -> str:
     return ", ".join(
         f"{name} {seconds(bench.methods[name].cost.seconds)} s a comparison"
         for name in names
-        if name in bench.methods
+        if name in bench.methods and not bench.methods[name].cost.cached_share
     )

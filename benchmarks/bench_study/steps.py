@@ -21,6 +21,8 @@ OURS: Final = tuple(row.name for row in ROWS if row.kind is Kind.OURS)
 CONTROLS: Final = tuple(row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE})
 PERSONALISED: Final = (*LEARNT, *PUBLISHED, "pgenrm-ind8", "pgenrm-ind8-pro4", "bayes-observer")
 """Methods that learn or read something of each user, in the bench without a language model."""
+FLIPPED: Final = ("gpo", "lore", "pgenrm-ind8", "bayes-observer")
+"""Those that are also run with every past choice turned round."""
 PERSONALISED_BY_MODEL: Final = ("judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
 NOT_RUN: Final = {
     "reward-model-personas": "SynthesizeMe would have to ask the model up to some 200 times for "
@@ -55,7 +57,7 @@ TINY: Final = Sizes(
     n_model=4,
     n_judges=2,
     n_synthesize_me=1,
-    n_calibration=4,
+    n_calibration=40,
 )
 """For trying the study out; its numbers mean nothing."""
 
@@ -116,12 +118,15 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
     learnt = (*LEARNT, *PUBLISHED, *(("reward-model",) if reward_base else ()))
     yield Bench(
         "all",
-        (*learnt, *OURS, *CONTROLS, *_shuffled(PERSONALISED)),
+        (
+            *(*learnt, *OURS, *CONTROLS, *_shuffled(PERSONALISED)),
+            *(f"{name}+flipped" for name in FLIPPED),
+        ),
         n_seeds=sizes.n_seeds,
         reward_base=reward_base,
     )
     for n in HISTORY_SIZES:
-        methods = (*LEARNT, "gpo-published", "lore-published", *OURS[:2], "bayes-observer")
+        methods = (*LEARNT, *PUBLISHED, *OURS[:2], "bayes-observer")
         yield Bench(f"history-{n}", methods, n_history=n)
     if model is None:
         return

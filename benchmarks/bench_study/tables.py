@@ -80,26 +80,26 @@ def is_there(out: Path) -> bool:
     return any((out / "records").glob("*.jsonl"))
 
 
-def main_rows(bench: Bench, names: Sequence[str], reason: str) -> list[Row]:
+def main_rows(bench: Bench, names: Sequence[str], elsewhere: str) -> list[Row]:
     """Return rows of table 1: every row of the paper and of the package, run or not.
 
     Args:
         bench: where they were run.
         names: of the rows.
-        reason: why rows were not run, where `NOT_RUN` has none of its own.
+        elsewhere: said of rows that this bench was not asked for.
     """
     rows = []
     for name in names:
         quotes = published().table_1.get(name)
-        row = [row_of(name).label, *_figures(bench, name, NOT_RUN.get(name, reason))]
+        row = [row_of(name).label, *_figures(bench, name, elsewhere)]
         rows.append([*row, quoted(quotes, "arena_8b"), quoted(quotes, "prism_8b")])
     return rows
 
 
-def _figures(bench: Bench, name: str, reason: str) -> Row:
+def _figures(bench: Bench, name: str, elsewhere: str) -> Row:
     method = bench.methods.get(name)
     if method is None:
-        return [f"not run: {reason}", *[NOTHING] * 7]
+        return [_why_not(bench, name, elsewhere), *[NOTHING] * 7]
     part = method.parts[ALL]
     return [
         accuracy(method),
@@ -113,6 +113,13 @@ def _figures(bench: Bench, name: str, reason: str) -> Row:
     ]
 
 
+def _why_not(bench: Bench, name: str, elsewhere: str) -> str:
+    if name in NOT_RUN:
+        return f"not run: {NOT_RUN[name]}"
+    begun = next((method for method in bench.result.methods if method.name == name), None)
+    return f"not complete: {begun.n_missing:,} missing" if begun else elsewhere
+
+
 def accuracy(method: MethodResult, part: str = ALL) -> str:
     """Write the accuracy on a part of the comparisons, which a small bench may lack."""
     return percent(method.parts[part].accuracy) if part in method.parts else NOTHING
@@ -123,19 +130,18 @@ def table_1_names() -> list[str]:
     return [row.name for row in ROWS if row.kind in TABLE_1]
 
 
-def shuffled_rows(bench: Bench, without: Bench | None) -> list[Row]:
-    """Return for every method that was run with shuffled users what that costs it.
+def altered_rows(bench: Bench, how: str, without: Bench | None) -> list[Row]:
+    """Return for every method that was run with altered users what that costs it.
 
     Args:
-        bench: with methods and their shuffled forms.
+        bench: with methods and their altered forms.
+        how: `shuffled` or `flipped`.
         without: the same comparisons without any past choice; None where that was not run.
     """
     rows = []
     for name in bench.methods:
         plain, _, altered = name.partition("+")
-        if altered != "shuffled":
-            continue
-        lost = bench.difference(name, plain)
+        lost = bench.difference(name, plain) if altered == how else None
         if lost is None:
             continue
         above = bench.difference(name, plain, without) if without else None
@@ -146,14 +152,14 @@ def shuffled_rows(bench: Bench, without: Bench | None) -> list[Row]:
                 accuracy(bench.methods[name]),
                 points(lost),
                 points(above),
-                verdict_on(lost),
+                "; ".join(filter(None, (verdict_on(lost), level_of(above)))),
             ]
         )
     return rows
 
 
 def verdict_on(lost: Estimate) -> str:
-    """Say whether a method falls when its users are shuffled, or that this cannot be told."""
+    """Say whether a method falls when its users are altered, or that this cannot be told."""
     if lost.interval is None:
         return CANNOT_TELL
     low, high = lost.interval
@@ -162,6 +168,16 @@ def verdict_on(lost: Estimate) -> str:
     if low > -NEXT_TO_NOTHING and high < NEXT_TO_NOTHING:
         return f"does not fall (within {100 * NEXT_TO_NOTHING:g} points)"
     return CANNOT_TELL
+
+
+def level_of(above: Estimate | None) -> str:
+    """Say whether it falls as far as to what is known of nobody."""
+    if above is None or above.interval is None:
+        return ""
+    low, high = above.interval
+    if high < NEXT_TO_NOTHING:
+        return "to the population's level or below"
+    return "stays above the population's level" if low > 0 else "how far cannot be told"
 
 
 def is_above(difference: Estimate) -> bool:
@@ -221,7 +237,7 @@ def hard_rows(bench: Bench, names: Iterable[str]) -> list[Row]:
 
 
 def cost_rows(bench: Bench, names: Iterable[str]) -> list[Row]:
-    """Return what a comparison costs."""
+    """Return what a comparison costs; cached answers took no time, so their share is told."""
     rows = []
     for name in names:
         if name in bench.methods:
@@ -232,6 +248,7 @@ def cost_rows(bench: Bench, names: Iterable[str]) -> list[Row]:
                     f"{cost.n_chains:.1f}",
                     f"{cost.n_prompt_tokens + cost.n_completion_tokens:,.0f}",
                     seconds(cost.seconds and 1000 * cost.seconds),
+                    share(cost.cached_share),
                     seconds(cost.fit_seconds),
                 ]
             )

@@ -175,9 +175,9 @@ def _cost(run: Runs, out: Path) -> Cost:
         n_completion_tokens=round(sum(r.n_completion_tokens for r in run.records) / n, 1),
         seconds=_each(times, "score", lambda timing: timing.seconds),
         adapt_seconds=_each(times, "adapt", lambda timing: timing.seconds),
-        fit_seconds=fits[-1].seconds if fits else None,
+        fit_seconds=max((timing.seconds for timing in fits), default=None),
         adapt_tokens=_each(times, "adapt", _tokens) or None,
-        fit_tokens=(_tokens(fits[-1]) if fits else 0) or None,
+        fit_tokens=max(map(_tokens, fits), default=0) or None,
         cached_share=round(n_cached / n_answers, 6) if n_answers else None,
     )
 

@@ -56,11 +56,11 @@ class Cost(Value):
     adapt_seconds: float | None
     """Per user."""
     fit_seconds: float | None
-    """Of the last fit."""
+    """Of the longest fit: one that finds what was learnt before takes no time."""
     adapt_tokens: float | None
     """Per user, of prompts and completions; None where no model was asked."""
     fit_tokens: int | None
-    """Of the last fit."""
+    """Of the fit with most of them."""
     cached_share: float | None
     """Of the model's answers, those found in a cache: the seconds leave out what they took."""
 

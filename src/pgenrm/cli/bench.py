@@ -32,9 +32,11 @@ from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_o
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
 from pgenrm.data.lampqa import CANDIDATES
+from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.errors import EngineError, InputError
 from pgenrm.prototypes.embedder import MINILM
-from pgenrm.report.tables import points
+from pgenrm.report.tables import correlation, points
+from pgenrm.scaling.calibration import MIN_USERS
 from pgenrm.types import Outcome
 
 RUN: Final = "run"
@@ -139,7 +141,7 @@ def bench_command(
     calibration: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            min=MIN_USERS,
             help="Most validation comparisons that P-GenRM is calibrated on. Default: 800.",
             show_default=False,
             rich_help_panel=DATA,
@@ -343,7 +345,16 @@ def show_bench(console: Console, result: BenchResult) -> None:
             "" if against is None else points(against.by),
             f"{method.cost.n_chains:.1f}" if method.cost.n_chains else "-",
         )
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    if result.rankings:
+        table = Table(box=None, header_style="bold", title="correlation of rankings of policies")
+        for name in ("method", *DOMAINS, "mean"):
+            table.add_column(name, justify="left" if name == "method" else "right")
+        for ranking in result.rankings:
+            of_domains = (correlation(ranking.by_domain.get(domain)) for domain in DOMAINS)
+            table.add_row(ranking.label, *of_domains, correlation(ranking.mean))
+        console.print(table)
     if result.best_baseline:
         console.print(f"best baseline: {result.best_baseline}", markup=False, highlight=False)
 

@@ -79,7 +79,7 @@ class CachedEngine:
     lest the stored samples come again.
 
     Attributes:
-        cache_identity: the engine's.
+        weights_identity: the engine's, or empty.
         usage: what was asked since the cache was opened.
     """
 
@@ -98,7 +98,8 @@ class CachedEngine:
         self.workers = engine.workers
         self.path = Path(path)
         self._engine = engine
-        self.cache_identity = str(getattr(engine, "cache_identity", ""))
+        self._identity = str(getattr(engine, "cache_identity", ""))
+        self.weights_identity = str(getattr(engine, "weights_identity", ""))
         self._is_numbered = bool(getattr(engine, "has_numbered_samples", False))
         self._lock = Lock()
         self.usage = Usage()
@@ -157,7 +158,7 @@ class CachedEngine:
 
     def _key(self, request: ChatRequest) -> bytes:
         asked = request.model_dump(mode="json", exclude={"n", "first"})
-        whole = json.dumps([self.name, self.model, self.cache_identity, asked], sort_keys=True)
+        whole = json.dumps([self.name, self.model, self._identity, asked], sort_keys=True)
         return hashlib.blake2b(whole.encode(), digest_size=16).digest()
 
     def _load(

@@ -39,6 +39,7 @@ class LocalEngine:
     Attributes:
         template_file: the checkpoint's own prompt template, `pgenrm_prompt.jinja`; None without.
         cache_identity: what completions depend on beside model and request: files and dtype.
+        weights_identity: the same.
     """
 
     name = "local"
@@ -85,7 +86,7 @@ class LocalEngine:
         self.model = str(model)
         self.context_window = checkpoint.context_window
         self.template_file = checkpoint.template_file
-        self.cache_identity = checkpoint.identity
+        self.cache_identity = self.weights_identity = checkpoint.identity
         self._network: Any = checkpoint.model
         self._tokenizer = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids

@@ -58,6 +58,7 @@ class NanoEngine:
 
     Attributes:
         cache_identity: digest of the files.
+        weights_identity: the same.
     """
 
     name = "nano"
@@ -90,7 +91,9 @@ class NanoEngine:
             )
         contents = [_content(directory / name) for name in FILES]
         self.model = str(model)
-        self.cache_identity = hashlib.blake2b(b"".join(contents), digest_size=16).hexdigest()
+        self.cache_identity = self.weights_identity = hashlib.blake2b(
+            b"".join(contents), digest_size=16
+        ).hexdigest()
         self._network: Network | None = Network.load(directory)
         self.context_window = self._network.context_window
         self._eos_ids = self._network.eos_ids

@@ -70,7 +70,9 @@ class Engine(Protocol):
     """Writes completions. `complete` may be called from several threads at once.
 
     An engine may also have a `cache_identity: str`: whatever its completions depend on beside model
-    and request, such as address, adapter or revision. `CachedEngine` makes it part of the key.
+    and request, such as address, adapter or revision. `CachedEngine` makes it part of the key. One
+    that holds weights itself may have a `weights_identity: str`, a digest of them, by which records
+    of others are refused.
 
     An engine states by a true `has_numbered_samples: bool` that sample i depends on the request and
     i alone, and that it writes those from number `ChatRequest.first` on.

@@ -23,7 +23,7 @@ from pgenrm.methods.recipe import MethodRecipe, Variant
 from pgenrm.methods.training import labelled_choices, on_one_thread, preference_loss, seeded
 from pgenrm.types import Comparison, Judgment, User
 
-CODE_VERSION: Final = 3
+CODE_VERSION: Final = 4
 """Of this module and of the models: part of every version, so that old records are not reused."""
 N_AT_ONCE: Final = 512
 """Comparisons scored together, which bounds memory."""

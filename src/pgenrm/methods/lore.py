@@ -95,7 +95,8 @@ class Lore:
         rank, spread = self.recipe.rank, self.recipe.spread
         if self.variant is Variant.PUBLISHED:
             start = torch.randn(dimension, rank)
-            self._train(Directions(start, n_users), None, train_histories, validation)
+            directions = Directions(start, n_users, is_centred=False)
+            self._train(directions, None, train_histories, validation)
             return
         self._train(
             Directions(torch.zeros(dimension, 1), n_users), None, train_histories, validation
@@ -175,11 +176,19 @@ class Lore:
 class Directions(nn.Module):
     """Shared directions, and every training user's weights over them."""
 
-    def __init__(self, start: Tensor, n_users: int) -> None:
+    def __init__(self, start: Tensor, n_users: int, *, is_centred: bool = True) -> None:
+        """Start with the same weights for everybody.
+
+        Args:
+            start: the directions, [d, rank].
+            n_users: training users.
+            is_centred: whether what users have in common is learnt apart, for unseen ones to start
+                from; the published form has no such thing.
+        """
         super().__init__()
         self.rank = start.shape[1]
         self.vectors = nn.Parameter(start.clone())
-        self.centre = nn.Parameter(torch.zeros(self.rank))
+        self.centre = nn.Parameter(torch.zeros(self.rank), requires_grad=is_centred)
         self.users = nn.Parameter(torch.zeros(n_users, self.rank))
 
     def logits(self) -> Tensor:

@@ -50,3 +50,5 @@ class WithPersonas:
             persona = self.synthesizer.personas_[user.id].self_description
             if persona:
                 self.personas[user.id] = persona
+            else:  # one of other choices is none of these
+                self.personas.pop(user.id, None)

@@ -21,7 +21,7 @@ from pgenrm.scaling.calibration import MIN_USERS, Calibration, calibrate
 from pgenrm.scaling.shrinkage import Shrinkage
 from pgenrm.scaling.stopping import StoppingRule, rounds
 from pgenrm.seeding import derive_seed
-from pgenrm.types import Comparison, Judgment, User, Value
+from pgenrm.types import Comparison, Judgment, Outcome, User, Value
 
 if TYPE_CHECKING:
     from pgenrm.prototypes.store import Prototypes
@@ -68,7 +68,8 @@ class Personalised:
     Attributes:
         prototypes_: who is similar to whom; None where no neighbours are asked, or before `fit`.
         calibration_: None before `fit`, with the paper's aggregator, and with fewer than 40
-            validation users (weights are then those that ship, and judgments are not calibrated).
+            validation users who got a score (weights are then those that ship, and judgments are
+            not calibrated).
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class Personalised:
         if chosen:
             judged = _spread([c for c in validation if c.user.id in chosen])
             judgments = self._judge(is_final=False).judge(judged[: self.scaling.n_calibration])
-            self.calibration_ = calibrate(judgments, seed=self.seed)
+            scored = [one for one in judgments if one.outcome is not Outcome.UNSCORED]
+            if len({one.user_id for one in scored}) >= MIN_USERS:
+                self.calibration_ = calibrate(scored, seed=self.seed)
 
     def adapt(self, users: Sequence[User]) -> None:
         """Keep the users' histories for their prompts."""

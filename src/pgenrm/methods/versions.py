@@ -29,7 +29,7 @@ def version_of(evaluator: Evaluator, **settings: Any) -> str:
         versions = [template] if template else [Template.load(name) for name in CHAIN_TEMPLATES]
         prompts = "+".join(each.version for each in versions)
         known += evaluator.sampling.model_dump_json()
-        known += getattr(evaluator.engine, "cache_identity", "")
+        known += getattr(evaluator.engine, "weights_identity", "")
     digest = blake2b(known.encode(), digest_size=4).hexdigest()
     return " ".join(part for part in (evaluator.name, prompts, digest) if part)
 
