@@ -160,6 +160,33 @@ def test_a_server_that_stays_dead_stops_the_run_with_a_reason() -> None:
         judge.rate([asked()])
 
 
+def test_criteria_wait_for_a_server_that_is_not_up_yet() -> None:
+    up_at = time.monotonic() + 0.5
+
+    def script(body: dict[str, Any], n_earlier: int) -> Reply:
+        if time.monotonic() < up_at:
+            return Reply(cut_at=0)  # hangs up
+        return says("- Be brief.")
+
+    pair = Preference(context="Question?", chosen="Chosen", rejected="Rejected")
+    silent = User(id="silent", history=(pair,))
+    one = Comparison(id="a", user=silent, context="Now?", responses=("A", "B"), label=0)
+    with judging(script, patience_s=60) as (judge, _):
+        assert judge.criteria([one]) == {"silent": ("Be brief.",)}
+    with (
+        judging(lambda body, n: refuses(503), patience_s=0.3) as (judge, _),
+        pytest.raises(TrainingError, match=r"has not answered for 0.3 s"),
+    ):
+        judge.criteria([one])
+
+
+def test_a_judge_that_only_thinks_is_alive_and_has_no_grade() -> None:
+    with judging(lambda body, n: says("<think>1: 1\n2: 1"), patience_s=30) as (judge, _):
+        (found,) = judge.rate([asked()])
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.FORMAT
+
+
 def test_criteria_are_those_stated_or_synthesised_from_the_whole_history() -> None:
     engine = ScriptedEngine(["- Likes numbers.\n- No chat."])
     judge = ModelCoverageJudge(engine)

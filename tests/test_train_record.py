@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pgenrm.errors import InputError
+from pgenrm.train.callbacks import append_row, keep_steps, read_rows
 from pgenrm.train.recipe import SftRecipe, load_recipe
 from pgenrm.train.record import (
     RunRecord,
@@ -64,6 +65,22 @@ def test_a_run_is_not_resumed_as_another(tmp_path: Path, change: dict, says: str
     start(tmp_path)
     with pytest.raises(InputError, match=says):
         start(tmp_path, *change.pop("more", ()), resume=True, **change)
+
+
+def test_what_moves_no_result_may_change_when_a_run_is_resumed(tmp_path: Path) -> None:
+    start(tmp_path, "trl.save_total_limit=3")
+    resumed = start(tmp_path, "trl.save_total_limit=1", resume=True)
+    assert len(resumed.attempts) == 2
+
+
+def test_rows_of_a_run_are_lines_whatever_stands_in_their_texts(tmp_path: Path) -> None:
+    rows = [{"step": i, "text": "one\u2028two\x85three"} for i in (1, 2, 3)]
+    for row in rows:
+        append_row(tmp_path / "samples.jsonl", row)
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"step": 4, "te')
+    keep_steps(tmp_path / "samples.jsonl", 2)
+    assert read_rows(tmp_path / "samples.jsonl") == rows[:2]
 
 
 def test_a_resumed_run_remembers_every_start(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from pgenrm.train.rewards import (
 from pgenrm.train.rl import load_prompts, start_trainer, train_rl
 from pgenrm.train.rl_recipe import CurriculumRecipe, RlRecipe
 from pgenrm.train.rl_rows import EQUAL, prompt_rows
-from pgenrm.types import Comparison, Failure, FailureKind, Preference, User
+from pgenrm.types import Comparison, Failure, FailureKind, Message, Preference, User
 from tests.test_train_rewards import write_card
 from tests.tiny_rl import make_model, recipe, write_comparisons
 
@@ -122,6 +122,18 @@ def test_prompts_hold_choices_and_no_statement_and_record_their_order() -> None:
     assert len(Counter(map(tuple, rows["order"]))) == 6
     assert Counter(rows["label"]).most_common(3)[-1][1] > 8
     assert prompt_rows([comparison(7)], n_history=(0, 2), seed=1)[0] == rows[7]
+
+
+def test_a_past_choice_that_tells_the_label_is_not_shown() -> None:
+    plain = comparison()
+    chosen, rejected = plain.responses[plain.label or 0], plain.responses[0]
+    told = Preference(context=plain.context, chosen=chosen, rejected=rejected)
+    later = (*plain.context, Message(role="assistant", content=chosen), *plain.context)
+    after = Preference(context=later, chosen="Later yes", rejected="Later no")
+    user = plain.user.model_copy(update={"history": (told, *plain.user.history, after)})
+    rows = prompt_rows([plain.model_copy(update={"user": user})], n_history=(9,))
+    assert rows["prompt"] == prompt_rows([plain], n_history=(9,))["prompt"]
+    assert rows["n_history"] == [5]
 
 
 def test_the_prompt_does_not_depend_on_the_label() -> None:
@@ -231,6 +243,7 @@ def test_a_group_that_does_not_fill_the_batch_is_an_early_error(model: Path, dat
     [
         ({"max_steps": -1}, "trl.max_steps is missing"),
         ({"steps_per_generation": 2, "save_steps": 3}, "save_steps is 3"),
+        ({"save_steps": 0.05}, "save_steps is 0.05; give it in steps"),
         ({"reward_weights": [1.0]}, "trl.reward_weights: not here"),
         ({"num_generation": 4}, r"no such setting \(did you mean num_generations"),
         ({"max_completion_length": 512}, "prompt and chain together have 512 tokens"),

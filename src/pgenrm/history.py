@@ -38,6 +38,17 @@ def discloses(context: Context, asked: AbstractSet[Context]) -> bool:
     return any(context[:n] in asked for n in range(1, len(context) + 1))
 
 
+def tells_label(pair: Preference, comparison: Comparison) -> bool:
+    """Whether a past choice tells which response was chosen in a comparison.
+
+    One in the very same context does if it concerns one of the responses, and so does one in a
+    later turn.
+    """
+    if pair.context == comparison.context:
+        return not {pair.chosen, pair.rejected}.isdisjoint(comparison.responses)
+    return discloses(pair.context, {comparison.context})
+
+
 def gather_users(comparisons: Iterable[Comparison]) -> list[User]:
     """Put together what rows tell about each user: one user per id, in order of first appearance.
 

@@ -21,7 +21,10 @@ OPENING = "‹"
 _MARKERS = ("json_start", "json_end")
 THINKING_TAGS = ("think", "thinking", "thought", "reasoning")
 """Names of the tags around a model's thinking; `pgenrm.chain` drops what stands between them."""
-_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(THINKING_TAGS)})>", re.IGNORECASE)
+_THOUGHTS = re.compile(
+    rf"\A.*</(?:{'|'.join(THINKING_TAGS)})>|<(?:{'|'.join(THINKING_TAGS)})>.*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
 _CONTROL_TAGS = (
     *("s", "unk", "pad", "eos", "bos", "eod", "eop", "sop", "sep", "cls", "mask", "sys"),
     *("unk_token", "pad_token", "eos_token", "bos_token", "end_of_turn", "start_of_turn"),
@@ -50,12 +53,12 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def without_thoughts(text: str) -> str:
-    """Return what a model writes after its thinking.
+    """Return what a model writes after its thinking: nothing, where that never ended.
 
-    >>> without_thoughts("<think>hm</think>Yes.")
-    'Yes.'
+    >>> without_thoughts("<think>hm</think>Yes."), without_thoughts("<think>- Short?")
+    ('Yes.', '')
     """
-    return _END_OF_THOUGHTS.split(text)[-1]
+    return _THOUGHTS.sub("", text)
 
 
 def neutraliser(delimiters: Iterable[str] = ()) -> Callable[[str], str]:

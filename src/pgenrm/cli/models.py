@@ -1,5 +1,6 @@
 """What `--model` means: from a name to an evaluator."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class ModelOptions(Value):
     timeout_s: float = 600.0
     max_retries: int = 8
     context_window: int | None = None
+    extra_body: str = "{}"
+    """JSON of further fields of every call to a server."""
     adapter: Path | None = None
     device: str | None = None
     cache: Path | None = None
@@ -102,6 +105,7 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
             timeout_s=options.timeout_s,
             max_retries=options.max_retries,
             context_window=options.context_window,
+            extra_body=json.loads(options.extra_body),
         )
         template_file = options.template
     elif kind == "nano":

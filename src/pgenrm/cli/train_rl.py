@@ -1,5 +1,8 @@
 """`pgenrm train rl` and `pgenrm train curriculum`: the two stages of reinforcement learning."""
 
+import json
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from pgenrm.train.record import RunRecord
     from pgenrm.train.rewards import CoverageJudge
 
-CACHE_FILE = "judge_cache.sqlite"
+CACHE_FILE = f"judge_cache.{socket.gethostname()}.sqlite"
+"""One for each machine: SQLite files are not shared over a network."""
 
 Out = Annotated[Path, typer.Option(help="The run's directory.", show_default=False)]
 Overrides = Annotated[
@@ -106,7 +110,10 @@ def build_judge(spec: JudgeSpec, out: Path) -> "CoverageJudge":
     from pgenrm.train.process_judge import ModelCoverageJudge
 
     options = ModelOptions(
-        model=spec.model or "", base_url=spec.base_url, concurrency=spec.concurrency
+        model=spec.model or "",
+        base_url=spec.base_url,
+        concurrency=spec.concurrency,
+        extra_body=json.dumps(spec.extra_body),
     )
     evaluator = build_evaluator(options)
     if not isinstance(evaluator, LanguageModelEvaluator):
@@ -116,6 +123,8 @@ def build_judge(spec: JudgeSpec, out: Path) -> "CoverageJudge":
 
 
 def _report(out: Path, record: "RunRecord") -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
     Console(stderr=True).print(
         f"{record.status.value}: {out / 'model'}", markup=False, highlight=False, soft_wrap=True
     )

@@ -193,7 +193,9 @@ def _sample(choice: _Choice, n_tokens: int | None) -> Completion | Failure:
         reason = f"no content (finish_reason {choice.finish_reason})"
         if reasoning := _reasoning(choice):
             reason += f", only {len(reasoning)} characters of reasoning; raise max_tokens"
-        return lost(reason, n_tokens=n_tokens or 0)
+        is_cut = choice.finish_reason == "length"
+        kind = FailureKind.TRUNCATED if is_cut else FailureKind.FORMAT
+        return Failure(kind=kind, reason=reason, n_tokens=n_tokens or 0)
     tokens = choice.logprobs.content if choice.logprobs else None
     return Completion(
         text=text,

@@ -231,8 +231,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a JSON Lines file of a run; a last one that was cut off is left out."""
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = path.read_text("utf-8").split("\n")  # `splitlines` would split inside texts, too
+    return [json.loads(line) for line in lines]
 
 
 def keep_steps(path: Path, step: int) -> None:

@@ -112,7 +112,7 @@ class ChainTrainer(GRPOTrainer):
         except EngineError as error:
             raise TrainingError(
                 f"no chains could be written for step {self.state.global_step + 1} ({error}); "
-                f"lower trl.learning_rate where weights burst ({self._kept()})"
+                f"where weights burst, start anew with a lower trl.learning_rate ({self._kept()})"
             ) from error
 
     def _get_per_token_logps_and_entropies(
@@ -262,6 +262,8 @@ def grpo_config(recipe: GrpoRecipe, out: Path, **ours: Any) -> GRPOConfig:
     args = trl_config(GRPOConfig, recipe.model_copy(update={"trl": {**recipe.trl, **ours}}), out)
     assert args.steps_per_generation is not None  # TRL fills in what a recipe leaves out
     n_repeats = args.steps_per_generation * args.num_iterations
+    if args.save_strategy == "steps" and args.save_steps < 1:
+        raise InputError(f"trl.save_steps is {args.save_steps}; give it in steps")
     n_steps = int(args.save_steps)
     if args.save_strategy == "steps" and n_steps * args.gradient_accumulation_steps % n_repeats:
         raise InputError(
@@ -273,6 +275,12 @@ def grpo_config(recipe: GrpoRecipe, out: Path, **ours: Any) -> GRPOConfig:
         raise InputError(
             "trl.beta needs a reference model, which is read from model.path; a new model has none "
             "(--set trl.beta=0)"
+        )
+    if recipe.model.revision is not None and args.beta and recipe.model.lora is None:
+        raise InputError(
+            "TRL reads the reference model of trl.beta by its name alone, so not at "
+            f"model.revision {recipe.model.revision}; give the directory of that revision as "
+            "model.path"
         )
     return args
 

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def _full_disk(error: BaseException, out: Path) -> TrainingError | None:
         is_full = (
             (isinstance(seen, OSError) and seen.errno in FULL)
             or isinstance(seen, SafetensorError)
+            or getattr(seen, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             or (isinstance(seen, RuntimeError) and any(w in str(seen) for w in TORCH_WRITER))
         )
         if is_full:

@@ -78,11 +78,19 @@ class ModelCoverageJudge:
 
         As stated; where nothing was, as synthesised from all of the user's history that stands in
         the rows. Labels of the comparisons stay out: they are what the outcome reward knows.
+
+        Raises:
+            TrainingError: the engine gave no answer within the patience.
+            EngineError: no request could ever succeed.
         """
         users = gather_users(c.model_copy(update={"label": None}) for c in comparisons)
         stated = {user.id: user.criteria for user in users if user.criteria}
         silent = [user for user in users if not user.criteria and user.history]
         written = synthesise_criteria(self.engine, silent)
+        while (lost := [i for i, w in enumerate(written) if _is_lost(w)]) and self._waited():
+            again = synthesise_criteria(self.engine, [silent[i] for i in lost])
+            for i, found in zip(lost, again, strict=True):
+                written[i] = found
         return stated | {user.id: found for user, found in zip(silent, written, strict=True)}
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
@@ -194,7 +202,7 @@ def _rating(sample: Completion | Failure, n_criteria: int) -> float | Failure:
     return read_completion(sample, lambda text: parse_grades(text, n_criteria))
 
 
-def _is_lost(sample: Completion | Failure) -> bool:
+def _is_lost(sample: object) -> bool:
     return isinstance(sample, Failure) and sample.kind is FailureKind.REQUEST
 
 

@@ -202,6 +202,14 @@ def _check_same(out: Path, before: RunRecord, now: RunRecord) -> None:
         )
 
 
+MOVES_NOTHING = {
+    *("judge.base_url", "judge.concurrency", "judge.patience_s"),
+    *("trl.save_total_limit", "trl.report_to", "trl.vllm_server_host", "trl.vllm_server_port"),
+    *("trl.vllm_server_base_url", "trl.vllm_server_timeout"),
+}
+"""Keys that may differ when a run is resumed: what is learnt does not depend on them."""
+
+
 def _differences(before: RunRecord, now: RunRecord) -> list[str]:
     old, new = (
         dict(leaves({**r.recipe, "data": {**r.recipe["data"], "content": r.data_fingerprint}}))
@@ -212,7 +220,9 @@ def _differences(before: RunRecord, now: RunRecord) -> list[str]:
     return [
         f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}"
         for key in dict.fromkeys((*old, *new))
-        if not key.startswith("sources.") and _shown(old.get(key)) != _shown(new.get(key))
+        if not key.startswith("sources.")
+        and key not in MOVES_NOTHING
+        and _shown(old.get(key)) != _shown(new.get(key))
     ]
 
 

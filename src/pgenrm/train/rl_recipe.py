@@ -1,6 +1,6 @@
 """What the recipes of stages 2 and 3 hold; nothing heavy is imported to read one."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -53,6 +53,8 @@ class JudgeSpec(Value):
     """As `pgenrm judge --model`: `openai:NAME`, a directory or a hub id."""
     base_url: str | None = None
     """Of a server for `openai:NAME`."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of every call, e.g. what keeps a model from thinking before it grades."""
     concurrency: PositiveInt = 64
     """Calls under way at once, per training process."""
     patience_s: NonNegativeFloat = PATIENCE_S

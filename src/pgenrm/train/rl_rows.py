@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgenrm.budget import fit_prompt
 from pgenrm.errors import InputError, PgenrmWarning, PromptTooLongError
-from pgenrm.history import draw_pairs
+from pgenrm.history import draw_pairs, tells_label
 from pgenrm.prompts import Template
 from pgenrm.seeding import rng
 from pgenrm.types import Comparison, Failure, Message, Preference, User
@@ -71,7 +71,7 @@ def prompt_rows(
         generator = rng("rl", seed, comparison.id)
         order = generator.permutation(len(comparison.responses)).tolist()
         n_pairs = n_history[int(generator.integers(len(n_history)))]
-        user = draw_pairs(_choices_alone(comparison.user), n_pairs, seed, comparison.id)
+        user = draw_pairs(_choices_alone(comparison), n_pairs, seed, comparison.id)
         shown = [comparison.responses[i] for i in order]
         try:
             prompt = fit_prompt(
@@ -110,13 +110,14 @@ def prompt_rows(
     return Dataset.from_list(rows)
 
 
-def _choices_alone(user: User) -> User:
-    """Hide what the user states: criteria, description, and ratings of past choices."""
+def _choices_alone(comparison: Comparison) -> User:
+    """Hide what the user states, ratings too, and choices that tell the label."""
+    user = comparison.user
     return User(
         id=user.id,
         history=tuple(
             Preference(context=pair.context, chosen=pair.chosen, rejected=pair.rejected)
             for pair in user.history
-            if pair.is_informative
+            if pair.is_informative and not tells_label(pair, comparison)
         ),
     )

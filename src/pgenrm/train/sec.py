@@ -21,7 +21,7 @@ from pgenrm.chain import format
 from pgenrm.chain.json_tail import EXACT_KEY
 from pgenrm.errors import EngineError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
-from pgenrm.history import discloses, draw_pairs
+from pgenrm.history import draw_pairs, tells_label
 from pgenrm.prompts import Template, default_template, has_explicit_signals
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import (
@@ -203,7 +203,7 @@ def sample_chains(
             scenario=classify(comparison.context).value,
             label=_label(comparison),
             criteria=comparison.user.criteria,
-            n_telling=sum(_tells(pair, comparison) for pair in comparison.user.history),
+            n_telling=sum(tells_label(pair, comparison) for pair in comparison.user.history),
             found=tuple(search.found(template) for search in found),
         )
         for comparison, found in zip(comparisons, searches, strict=True)
@@ -229,7 +229,7 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
     answer and is never shown, nor is one in a later turn, which goes on from the chosen response.
     """
     history = tuple(
-        p for p in comparison.user.history if p.is_informative and not _tells(p, comparison)
+        p for p in comparison.user.history if p.is_informative and not tells_label(p, comparison)
     )
     user = comparison.user.model_copy(update={"history": history})
     n_pairs = settings.n_history
@@ -245,12 +245,6 @@ def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) ->
         Preference(context=p.context, chosen=p.chosen, rejected=p.rejected) for p in user.history
     ]
     return User(id=user.id, history=tuple(bare))
-
-
-def _tells(pair: Preference, comparison: Comparison) -> bool:
-    if pair.context == comparison.context:
-        return not {pair.chosen, pair.rejected}.isdisjoint(comparison.responses)
-    return discloses(pair.context, {comparison.context})
 
 
 def _label(comparison: Comparison) -> int:
