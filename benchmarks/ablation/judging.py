@@ -69,12 +69,14 @@ class Figures:
 
     @classmethod
     def mean(cls, runs: Sequence["Figures"]) -> "Figures":
-        """Average over seeds, comparison by comparison."""
+        """Average over seeds, comparison by comparison; an agreement over those that have one."""
+        known = np.array([run.agreement for run in runs])
+        n_known = (~np.isnan(known)).sum(axis=0)
         return cls(
-            *(
-                np.mean([getattr(run, name) for run in runs], axis=0)
-                for name in ("right", "one_right", "readable", "agreement")
-            )
+            right=np.mean([run.right for run in runs], axis=0),
+            one_right=np.mean([run.one_right for run in runs], axis=0),
+            readable=np.mean([run.readable for run in runs], axis=0),
+            agreement=np.where(n_known, np.nansum(known, axis=0) / np.maximum(n_known, 1), np.nan),
         )
 
 

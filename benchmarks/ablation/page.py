@@ -26,7 +26,10 @@ several seeds are means over them, intervals are 95 % over users, and difference
 - *hard*: the third of the comparisons that a Bayes observer, who sees what the judge sees, is least
   sure of.
 - *persona*: Spearman's correlation of the rubric's weights with what the user truly wants, over the
-  attributes in which the responses differ (three or more).
+  attributes in which the responses differ (three or more). Where the rubric of a comparison names
+  none of them there is none; *known* is the share of comparisons that have one, and *against SFT*
+  is over those that have one under both judges.
+- The curriculum goes on from CRE for half as many steps: what it adds holds longer training, too.
 """
 
 Users = Sequence[str] | NDArray[np.str_]
@@ -136,14 +139,17 @@ def _stages(results: Results) -> list[str]:
                 shown(mean(users, found.one_right)),
                 shown(mean(users[hard], found.right[hard])),
                 shown(mean(users, found.agreement), 1, 2),
+                f"{100 * (~np.isnan(found.agreement)).mean():.0f}",
+                shown(mean(users, found.agreement - start.agreement), 1, 2),
                 f"{100 * found.readable.mean():.1f}",
             ]
         )
     bayes = (results.questions.bayes(MAIN) > 0.5).astype(float)
     observer = [shown(mean(users, bayes)), "", shown(mean(users, bayes - start.right)), ""]
-    rows.append(["Bayes observer", *observer, shown(mean(users[hard], bayes[hard])), "", ""])
+    rows.append(["Bayes observer", *observer, shown(mean(users[hard], bayes[hard])), *[""] * 4])
     head = ["judge", "accuracy, %", "by seed", "against SFT, points", "one chain, %"]
-    return _table([*head, "hard, %", "persona", "readable, %"], rows)
+    head += ["hard, %", "persona", "known, %", "against SFT", "readable, %"]
+    return _table(head, rows)
 
 
 def _choices(results: Results) -> list[str]:

@@ -1,6 +1,7 @@
 """The judges that are compared: those of the stages, and those that lack a part of the reward.
 
-All start from the same SFT weights and are trained on the same comparisons for as many steps.
+All start from the same SFT weights. Those of CRE are trained on the same comparisons for as many
+steps; the curriculum goes on from CRE for half as many more, on another world.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,6 @@ BASE: Final = "base"
 SFT: Final = "SFT"
 CRE: Final = "+ CRE"
 CURRICULUM: Final = "+ CRE + curriculum"
-NAMES: Final = (BASE, SFT, *REWARDS, CURRICULUM)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trained:
     """A judge to be compared."""
 
     name: str
-    """One of `NAMES`."""
+    """As in the tables."""
     seed: int | None
     """None where nothing is drawn: all seeds start there."""
     weights: Path

@@ -40,7 +40,7 @@ class ModelOptions(Value):
 LANGUAGE_MODELS = ("openai", "local", "nano")
 NANO_CHAIN_TOKENS = 640
 """Upper bound on chains of the bundled judge: with 6 past choices and 4 responses they had up to
-626 tokens, and their prompts fit into the rest of its window."""
+567 tokens, and their prompts fit into the rest of its window."""
 ONLY_FOR = {
     "base_url": ("openai",),
     "concurrency": ("openai",),
