@@ -10,7 +10,9 @@ import pytest
 
 from pgenrm.engines.nano import NanoEngine
 from pgenrm.engines.protocol import ChatRequest, Completion, Sampling
+from pgenrm.errors import InputError
 from pgenrm.sim.world import World
+from pgenrm.train.bundled_rows import RL_PART, write_world
 from pgenrm.train.record import RunStatus, read_record
 from pgenrm.train.rewards import format_error, outcome
 from pgenrm.train.rl_rows import prompt_rows
@@ -44,6 +46,15 @@ def rewards_of(weights: Path) -> Any:
             np.mean(np.array([won, format_error(chains, order=orders)], float).sum(axis=0))
         )
     return np.array(means)
+
+
+def test_a_world_that_is_there_is_taken_only_if_it_is_the_right_one(tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world", 4, 0, RL_PART)
+    written = (world / "train.jsonl").stat().st_mtime_ns
+    assert write_world(world, 4, 0, RL_PART) == world
+    assert (world / "train.jsonl").stat().st_mtime_ns == written
+    with pytest.raises(InputError, match=r"holds the world .*; delete it"):
+        write_world(world, 5, 0, RL_PART)
 
 
 @pytest.mark.slow

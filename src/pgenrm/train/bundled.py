@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
+from pgenrm.errors import InputError
 from pgenrm.nano.tokenizer import build
 from pgenrm.train.bundled_rows import (
     CURRICULUM_PART,
@@ -93,10 +95,13 @@ def make(out: Path, sizes: Sizes, seed: int, console: Console) -> Path:
 
     Raises:
         TrainingError: a stage had to stop; the same call goes on with it.
+        InputError: what is in `out` was made in another way.
     """
-    tokenizer = out / "tokenizer"
+    tokenizer, ours = out / "tokenizer", build()
     if not tokenizer.exists():
-        build().save_pretrained(tokenizer)
+        ours.save_pretrained(tokenizer)
+    if PreTrainedTokenizerFast.from_pretrained(tokenizer).get_vocab() != ours.get_vocab():
+        raise InputError(f"{out} was begun with other words in its chains; choose another --out")
     console.rule("exercises")
     write_practice(out / "exercises", sizes.n_exercises, seed, os.cpu_count() or 1)
     console.rule("base")

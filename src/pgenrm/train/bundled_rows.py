@@ -1,5 +1,6 @@
 """The rows that the bundled judge is trained on, from a seed."""
 
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -8,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from pgenrm.errors import MissingExtraError
+from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.nano.practice import Encoder, Row, comparisons, varied
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.nano.tokenizer import build
@@ -136,9 +137,18 @@ def _with_demographics(
 
 
 def write_world(out: Path, n_users: int, seed: int, part: int) -> Path:
-    """Simulate a world to learn from by reward, unless it is there; return its directory."""
-    if not (out / "card.json").exists():
-        simulate(out, n_users, practice_world(seed, part).seed)
+    """Simulate a world to learn from by reward, unless it is there; return its directory.
+
+    Raises:
+        InputError: another one is there.
+    """
+    wanted = {"n_users": n_users, "seed": practice_world(seed, part).seed}
+    card = out / "card.json"
+    if not card.exists():
+        simulate(out, wanted["n_users"], wanted["seed"])
+    found = {key: json.loads(card.read_bytes())[key] for key in wanted}
+    if found != wanted:
+        raise InputError(f"{out} holds the world {found}, not {wanted}; delete it")
     return out
 
 
