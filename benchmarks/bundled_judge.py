@@ -16,28 +16,24 @@ All intervals are 95 % bootstrap intervals over users.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from benchmarks.nano_judging import judged, single_right
 from benchmarks.scaling_study.setting import with_others_history
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
-from pgenrm import Comparison, Judgment, PGenRM
+from pgenrm import Comparison, Judgment
 from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resample
-from pgenrm.cli.models import ModelOptions, build_evaluator
-from pgenrm.engines.nano import NanoEngine
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_history
-from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.nano.check import STEPS, Truth, right_steps
 from pgenrm.nano.teacher import PosteriorTeacher
-from pgenrm.runs import Run, read_judgments
 from pgenrm.seeding import rng
 from pgenrm.sim.observer import references
 from pgenrm.sim.world import World, without_statements
@@ -84,23 +80,18 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
     ]
 
 
-def judged(job: Job, world: World, n: int, out: Path, console: Console) -> list[Judgment]:
+def judged_in(job: Job, given: Sequence[Comparison], out: Path, console: Console) -> list[Judgment]:
     """Judge, going on with what is there."""
-    given = job.given(world, n)
-    evaluator = build_evaluator(ModelOptions(model=job.model))
-    assert isinstance(evaluator, LanguageModelEvaluator)
-    assert isinstance(evaluator.engine, NanoEngine)
-    rm = PGenRM(evaluator, job.m, n_history=job.h, seed=JUDGE_SEED)
-    weights = evaluator.engine.cache_identity
-    settings = {"world": world.seed, "seed": JUDGE_SEED, "weights": weights, **vars(job)}
-    path = out / f"{job.name}.jsonl"
-    with Run(path, settings) as run:
-        left = list(run.remaining(given))
-        for judgment in track(rm.judge(left), job.name, len(left), console=console):
-            run.add(judgment)
-    evaluator.close()
-    by_id = {judgment.id: judgment for judgment in read_judgments(path)}
-    return [by_id[c.id] for c in given]
+    return judged(
+        given,
+        out / f"{job.name}.jsonl",
+        model=job.model,
+        m=job.m,
+        n_history=job.h,
+        seed=JUDGE_SEED,
+        settings={"world": WORLD_SEED, **vars(job)},
+        console=console,
+    )
 
 
 # ---------------------------------------------------------------- what is counted
@@ -116,23 +107,6 @@ def by_user(users: Sequence[str], *columns: NDArray[np.float64]) -> NDArray[np.f
 def pooled_right(judgments: Sequence[Judgment]) -> NDArray[np.float64]:
     """Whether each verdict is right; ties and unscored ones are not."""
     return np.array([j.outcome is Outcome.CORRECT for j in judgments], float)
-
-
-def single_right(judgments: Sequence[Judgment]) -> NDArray[np.float64]:
-    """Return the share of each judgment's chains that are right on their own; a lost one is not."""
-    shares = []
-    for judgment in judgments:
-        assert judgment.label is not None  # all of the simulated world is labelled
-        n_right = sum(
-            judged.scores[judgment.label] > max(_others(judged.scores, judgment.label))
-            for judged in judgment.chains
-        )
-        shares.append(n_right / (len(judgment.chains) + len(judgment.failures)))
-    return np.array(shares)
-
-
-def _others(scores: Sequence[float], label: int) -> Iterator[float]:
-    return (score for i, score in enumerate(scores) if i != label)
 
 
 def gain_share(
@@ -157,15 +131,15 @@ def steps_right(
     n = 0
     for comparison, judgment in zip(given, judgments, strict=True):
         shown = draw_history(comparison, judgment.n_history, judgment.seed)
-        for judged in judgment.chains:
+        for written in judgment.chains:
             request = ChainRequest(
                 id=shown.id,
                 user=shown.user,
                 context=shown.context,
-                responses=tuple(shown.responses[i] for i in judged.order),
+                responses=tuple(shown.responses[i] for i in written.order),
             )
             truth = Truth.of(teacher.steps(request, rng(0)))
-            found.update(k for k, is_right in right_steps(judged.chain, truth).items() if is_right)
+            found.update(k for k, is_right in right_steps(written.chain, truth).items() if is_right)
             n += 1
     return {step: 100 * found[step] / n for step in STEPS} if n else {}
 
@@ -205,7 +179,7 @@ class Study:
         self.jobs = {job.name: job for job in passes}
         self.given = {name: job.given(self.world, n) for name, job in self.jobs.items()}
         self.judgments = {
-            name: judged(job, self.world, n, out, console) for name, job in self.jobs.items()
+            name: judged_in(job, self.given[name], out, console) for name, job in self.jobs.items()
         }
 
     def users(self, name: str) -> list[str]:

@@ -11,16 +11,12 @@ from typing import Final
 
 import numpy as np
 from benchmarks.ablation.variants import Trained
+from benchmarks.nano_judging import judged, single_right
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from scipy.stats import spearmanr
 
-from pgenrm import Comparison, EvaluationChain, Judgment, PGenRM
-from pgenrm.cli.models import ModelOptions, build_evaluator
-from pgenrm.engines.nano import NanoEngine
-from pgenrm.llm import LanguageModelEvaluator
-from pgenrm.runs import Run, read_judgments
+from pgenrm import Comparison, EvaluationChain, Judgment
 from pgenrm.sim.observer import references
 from pgenrm.sim.tastes import ATTRIBUTES, WANTED
 from pgenrm.sim.world import World, without_statements
@@ -124,24 +120,19 @@ class Questions:
     def judge(self, judge: Trained, one: Pass, m: int, out: Path, console: Console) -> Figures:
         """Let a judge judge what it has not judged yet, and sum every comparison up."""
         given = self.given(one)
-        evaluator = build_evaluator(ModelOptions(model=f"nano:{judge.weights}"))
-        rm = PGenRM(evaluator, m, n_history=one.n_choices, seed=JUDGE_SEED)
-        path = out / "judged" / judge.label / f"{one.name}.jsonl"
-        assert isinstance(evaluator, LanguageModelEvaluator)
-        assert isinstance(evaluator.engine, NanoEngine)
-        weights = evaluator.engine.cache_identity
-        settings = {"world": WORLD_SEED, "seed": JUDGE_SEED, "m": m, "weights": weights}
-        with Run(path, settings) as run:
-            left = list(run.remaining(given))
-            words = f"{judge.label} {one.name}"
-            for judgment in track(rm.judge(left), words, len(left), console=console):
-                run.add(judgment)
-        evaluator.close()
-        by_id = {judgment.id: judgment for judgment in read_judgments(path)}
-        judgments = [by_id[c.id] for c in given]
+        judgments = judged(
+            given,
+            out / "judged" / judge.label / f"{one.name}.jsonl",
+            model=f"nano:{judge.weights}",
+            m=m,
+            n_history=one.n_choices,
+            seed=JUDGE_SEED,
+            settings={"world": WORLD_SEED},
+            console=console,
+        )
         return Figures(
             right=np.array([j.outcome is Outcome.CORRECT for j in judgments], float),
-            one_right=np.array([_share_right(j) for j in judgments]),
+            one_right=single_right(judgments),
             readable=np.array([len(j.chains) / m for j in judgments]),
             agreement=np.array(
                 [self._agreement(c, j) for c, j in zip(given, judgments, strict=True)]
@@ -179,11 +170,3 @@ def agreement(chain: EvaluationChain, truth: dict[str, float]) -> float:
     if len(said) < MIN_DIFFERENCES or len(set(said)) == 1:
         return float("nan")
     return float(spearmanr(said, list(truth.values())).statistic)
-
-
-def _share_right(judgment: Judgment) -> float:
-    label = judgment.label
-    assert label is not None  # all of the simulated world is labelled
-    rows = [list(judged.scores) for judged in judgment.chains]
-    n_right = sum(row.pop(label) > max(row) for row in rows)
-    return n_right / (len(judgment.chains) + len(judgment.failures))
