@@ -1,6 +1,6 @@
 """Run the bench study and rewrite docs/results.md and the reports beside it.
 
-    python -m benchmarks.bench_study [--model nano] [--out runs/bench-study] [--tiny]
+    python -m benchmarks.bench_study [--model nano|none] [--out runs/bench-study] [--tiny]
 
 Under 45 minutes on two cores. Every step is a `pgenrm` command that keeps what it did, so that a
 study that was stopped goes on. Where the language model is missing, everything else is run, and
@@ -19,10 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.bench_study.steps import TINY, Bench, Sizes, benches, simulate
 
+NONE = "none"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="nano", help="of judges and P-GenRM")
+    parser.add_argument("--model", default="nano", help="of judges and P-GenRM; none: without")
     parser.add_argument("--reward-base", help="model to fine-tune; default: the bundled one's base")
     parser.add_argument("--out", type=Path, help="default: runs/bench-study, or ...-tiny")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
@@ -33,7 +35,7 @@ def main() -> None:
         "runs/bench-study-tiny" if options.tiny else "runs/bench-study"
     )
 
-    why_no_model = missing(options.model)
+    why_no_model = "left out" if options.model == NONE else missing(options.model)
     model = None if why_no_model else options.model
     reward_base = options.reward_base or base_weights()
     wanted = list(benches(sizes, model, reward_base))
@@ -82,11 +84,11 @@ def is_complete(out: Path, bench: Bench) -> bool:
     from pgenrm.bench.plan import ITEMS
     from pgenrm.bench.run import records_path
 
-    items = out / bench.name / ITEMS
+    items = out / bench.folder / ITEMS
     if not items.exists():
         return False
     n_items = items.read_bytes().count(b"\n")
-    paths = (records_path(out / bench.name, t) for t in tasks_of(bench.methods, bench.n_seeds))
+    paths = (records_path(out / bench.folder, t) for t in tasks_of(bench.methods, bench.n_seeds))
     return all(p.exists() and p.read_bytes().count(b"\n") == n_items for p in paths)
 
 

@@ -54,7 +54,11 @@ def write(
         arguments: of the command line.
     """
     every = tables.Bench(out / "all")
-    found = {s.name: tables.Bench(out / s.name) for s in steps if tables.is_there(out / s.name)}
+    found = {
+        s.name: tables.Bench(out / s.name)
+        for s in steps
+        if not s.into and tables.is_there(out / s.name)
+    }
     by_model = found.get("model")
     parts = [
         _opening(out, every, sizes, steps, why_no_model, arguments),
@@ -107,7 +111,7 @@ def _opening(
     if why_no_model:
         lines.append(
             f"**Rows are missing**: every row of a language-model judge, and P-GenRM's with chains "
-            f"of a language model, since the model could not be loaded ({why_no_model})."
+            f"of a language model ({why_no_model})."
         )
     if models:
         lines.append(

@@ -21,6 +21,9 @@ OURS: Final = tuple(row.name for row in ROWS if row.kind is Kind.OURS)
 CONTROLS: Final = tuple(row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE})
 PERSONALISED: Final = (*LEARNT, *PUBLISHED, "pgenrm-ind8", "pgenrm-ind8-pro4", "bayes-observer")
 """Methods that learn or read something of each user, in the bench without a language model."""
+SEEDED: Final = "pgenrm-ind8-pro4"
+"""Of P-GenRM's forms with prototypes the one that is run with several seeds: the others have the
+same prototypes."""
 FLIPPED: Final = ("gpo", "lore", "pgenrm-ind8", "bayes-observer")
 """Those that are also run with every past choice turned round."""
 PERSONALISED_BY_MODEL: Final = ("judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
@@ -68,6 +71,8 @@ class Bench:
 
     name: str
     methods: tuple[str, ...]
+    into: str | None = None
+    """Name of the bench that it adds methods to; None is one of its own."""
     model: str | None = None
     """None: no language model; P-GenRM's chains are the attribute evaluator's."""
     limit: int | None = None
@@ -75,6 +80,11 @@ class Bench:
     n_seeds: int = 1
     n_calibration: int | None = None
     reward_base: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where its records lie."""
+        return self.into or self.name
 
     def command(self, out: Path, sizes: Sizes) -> list[str]:
         """Return the arguments of `pgenrm`."""
@@ -91,7 +101,7 @@ class Bench:
             "--embed-dtype": "bfloat16",
             "--processes": 1 if self.model else None,  # the others find its completions
             "--store": out / "store",
-            "--out": out / self.name,
+            "--out": out / self.folder,
         }
         options = [text for k, v in given.items() if v is not None for text in (k, str(v))]
         return ["bench", "sim", "--folder", str(out / "world"), *options]
@@ -116,17 +126,20 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
         reward_base: language model that the reward model is fine-tuned from; None leaves it out.
     """
     learnt = (*LEARNT, *PUBLISHED, *(("reward-model",) if reward_base else ()))
+    shuffled = [name for name in PERSONALISED if name != SEEDED]
     yield Bench(
         "all",
         (
-            *(*learnt, *OURS, *CONTROLS, *_shuffled(PERSONALISED)),
+            *(*learnt, SEEDED, *CONTROLS, *_shuffled(shuffled)),
             *(f"{name}+flipped" for name in FLIPPED),
         ),
         n_seeds=sizes.n_seeds,
         reward_base=reward_base,
     )
+    once = [name for name in OURS if name != SEEDED]
+    yield Bench("all-once", (*once, f"{SEEDED}+shuffled"), into="all")
     for n in HISTORY_SIZES:
-        methods = (*LEARNT, *PUBLISHED, *OURS[:2], "bayes-observer")
+        methods = (*LEARNT, *PUBLISHED, *OURS[: 1 if n else 2], "bayes-observer")
         yield Bench(f"history-{n}", methods, n_history=n)
     if model is None:
         return
