@@ -44,7 +44,7 @@ def test_every_row_of_the_paper_is_run_or_the_reason_is_given() -> None:
 
 def test_without_a_language_model_everything_else_is_run() -> None:
     kept = [step.name for step in benches(Sizes(), None, None)]
-    assert kept == ["all", *(f"history-{n}" for n in HISTORY_SIZES)]
+    assert kept == ["all", "all-once", *(f"history-{n}" for n in HISTORY_SIZES)]
 
 
 @pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)

@@ -126,6 +126,8 @@ def test_a_model_of_other_data_and_one_that_is_not_whole_are_trained_anew(
 def test_of_two_benches_at_one_folder_one_trains_and_the_other_waits_for_it(
     tiny: Path, tmp_path: Path
 ) -> None:
+    import fcntl
+
     trained = []
 
     class Counting(RewardModel):
@@ -133,14 +135,21 @@ def test_of_two_benches_at_one_folder_one_trains_and_the_other_waits_for_it(
             trained.append(len(rows))
             super()._train(rows, checked)
 
-    models = [Counting(tiny, tmp_path, recipe=small()) for _ in range(2)]
+    model = Counting(tiny, tmp_path, recipe=small())
     data = comparisons("train", 16), comparisons("validation", 4)
-    with ThreadPoolExecutor(2) as pool:
-        for fitted in [pool.submit(model.fit, *data) for model in models]:
-            fitted.result()
+    with ThreadPoolExecutor(1) as pool, (tmp_path / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as another process that trains
+        waiting = pool.submit(model.fit, *data)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=5)
+        assert trained == []
+        fcntl.flock(other, fcntl.LOCK_UN)
+        waiting.result()
+    again = Counting(tiny, tmp_path, recipe=small())
+    again.fit(*data)
     assert trained == [16]
     test = comparisons("test", 4)
-    assert scores(models[0], test) == scores(models[1], test)
+    assert scores(again, test) == scores(model, test)
 
 
 def test_the_version_follows_the_files_of_the_model_not_its_path(tmp_path: Path) -> None:

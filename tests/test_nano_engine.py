@@ -134,7 +134,7 @@ def test_requests_of_a_batch_may_be_sampled_differently(engine: NanoEngine) -> N
 
 def test_logprobs_are_the_models_own(engine: NanoEngine, checkpoint: Path) -> None:
     sampling = Sampling(max_tokens=6, temperature=0.5, top_p=0.9, logprobs=True)
-    (answer,) = engine.complete([ask("Go on", n=3, sampling=sampling)])
+    (answer,) = engine.complete([ask("Go on", n=12, sampling=sampling)])
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     prompt: Any = tokenizer.apply_chat_template(

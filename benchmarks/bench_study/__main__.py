@@ -75,7 +75,7 @@ def base_weights() -> str | None:
     """Return where the weights lie that the bundled judge began with, if it is here."""
     from pgenrm.engines.nano import WEIGHTS
 
-    return str(WEIGHTS / "base") if (WEIGHTS / "base").is_dir() else None
+    return os.path.relpath(WEIGHTS / "base") if (WEIGHTS / "base").is_dir() else None
 
 
 def is_complete(out: Path, bench: Bench) -> bool:

@@ -1,5 +1,6 @@
 """The commands of the study, in order. All sizes, seeds and names of methods stand here."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +98,7 @@ class Bench:
             "--model": self.model,
             "--calibration": self.n_calibration,
             "--reward-base": self.reward_base,
-            "--reward-recipe": REWARD_RECIPE if self.reward_base else None,
+            "--reward-recipe": os.path.relpath(REWARD_RECIPE) if self.reward_base else None,
             "--embed-dtype": "bfloat16",
             "--processes": 1 if self.model else None,  # the others find its completions
             "--store": out / "store",

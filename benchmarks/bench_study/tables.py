@@ -31,6 +31,7 @@ NOTHING: Final = "-"
 NEXT_TO_NOTHING: Final = 0.02
 """A loss whose interval lies within this, either way, is none."""
 CANNOT_TELL: Final = "cannot tell"
+FALLS: Final = "falls"
 
 
 class Bench:
@@ -145,6 +146,7 @@ def altered_rows(bench: Bench, how: str, without: Bench | None) -> list[Row]:
         if lost is None:
             continue
         above = bench.difference(name, plain, without) if without else None
+        verdict = verdict_on(lost)
         rows.append(
             [
                 row_of(plain).label,
@@ -152,7 +154,7 @@ def altered_rows(bench: Bench, how: str, without: Bench | None) -> list[Row]:
                 accuracy(bench.methods[name]),
                 points(lost),
                 points(above),
-                "; ".join(filter(None, (verdict_on(lost), level_of(above)))),
+                "; ".join(filter(None, (verdict, level_of(above) if verdict == FALLS else ""))),
             ]
         )
     return rows
@@ -164,7 +166,7 @@ def verdict_on(lost: Estimate) -> str:
         return CANNOT_TELL
     low, high = lost.interval
     if high < 0:
-        return "falls"
+        return FALLS
     if low > -NEXT_TO_NOTHING and high < NEXT_TO_NOTHING:
         return f"does not fall (within {100 * NEXT_TO_NOTHING:g} points)"
     return CANNOT_TELL
