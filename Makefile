@@ -21,7 +21,7 @@ check: .venv/.dev
 scaling-study: .venv/.dev
 	$(BIN)/python -m benchmarks.scaling_study
 
-# Under 45 minutes on two cores, and goes on where it was stopped; rewrites docs/results.md.
+# Goes on where it was stopped; rewrites docs/results.md, which says how long it took.
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_study
 

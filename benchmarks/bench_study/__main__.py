@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_study [--model nano|none] [--out runs/bench-study] [--tiny]
 
-Under 45 minutes on two cores. Every step is a `pgenrm` command that keeps what it did, so that a
+The page says how long it took. Every step is a `pgenrm` command that keeps what it did, so that a
 study that was stopped goes on. Where the language model is missing, everything else is run, and
 the page says which rows are missing.
 """

@@ -37,7 +37,7 @@ NOT_RUN: Final = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run. The defaults take under 45 minutes on two cores."""
+    """How much is run."""
 
     n_users: int = 750
     """Two in five are unseen."""

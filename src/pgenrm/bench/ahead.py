@@ -35,16 +35,16 @@ def embed_ahead(
         comparisons: that they judge.
     """
     learnt_from = [c for name in LEARNT_FROM for c in dataset.splits.get(name, ())]
-    texts: dict[str, None] = {}
-    for name in embedding(names):
-        if MAKERS[name].is_frozen:
-            pairs = list(_pairs([*learnt_from, *comparisons]))
-            texts |= dict.fromkeys(_of_frozen(options, name, dataset, pairs))
-        else:  # prototypes are refined on choices to learn from
-            pairs = list(_pairs(learnt_from))
-            texts |= dict.fromkeys(
-                text for c, response in pairs for text in (c[-1].content, response)
-            )
+    names = embedding(names)
+    frozen = [name for name in names if MAKERS[name].is_frozen]
+    texts: set[str] = set()
+    if frozen:
+        pairs = list(_pairs([*learnt_from, *comparisons]))
+        for name in frozen:
+            texts.update(_of_frozen(options, name, dataset, pairs))
+    if len(frozen) < len(names):  # prototypes are refined on choices to learn from
+        for context, response in _pairs(learnt_from):
+            texts |= {context[-1].content, response}
     embedder_of(options).embed(sorted(text for text in texts if text.strip()))
 
 

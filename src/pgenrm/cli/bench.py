@@ -31,6 +31,7 @@ from pgenrm.cli.bench_grade import grade_command
 from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_of
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
+from pgenrm.cli.stored import dtype_option
 from pgenrm.data.lampqa import CANDIDATES
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.errors import EngineError, InputError
@@ -196,15 +197,7 @@ def bench_command(
             rich_help_panel=MODEL,
         ),
     ] = MINILM,
-    embed_dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Format of the embedder's numbers: bfloat16 mostly halves the time; default: "
-            "float32.",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    embed_dtype: Annotated[str | None, dtype_option(MODEL)] = None,
 ) -> None:
     """Run methods over a data set.
 

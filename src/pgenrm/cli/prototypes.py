@@ -26,6 +26,7 @@ from pgenrm.cli.stored import (
     EMBEDDINGS_ENDING,
     EmbedderOptions,
     beside,
+    dtype_option,
     open_prototypes,
     open_to_look,
 )
@@ -149,15 +150,7 @@ def fit_command(
             rich_help_panel=EMBEDDING,
         ),
     ] = None,
-    embed_dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Format of the embedder's numbers: bfloat16 mostly halves the time; default: "
-            "float32.",
-            show_default=False,
-            rich_help_panel=EMBEDDING,
-        ),
-    ] = None,
+    embed_dtype: Annotated[str | None, dtype_option(EMBEDDING)] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cuda, mps or cpu; default: the best.", rich_help_panel=EMBEDDING),

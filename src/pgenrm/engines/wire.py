@@ -205,9 +205,9 @@ def _sample(choice: _Choice, n_tokens: int | None) -> Completion | Failure:
     )
 
 
-def lost(reason: str, n_tokens: int = 0) -> Failure:
+def lost(reason: str) -> Failure:
     """Return the failure of a sample that the server did not give."""
-    return Failure(kind=FailureKind.REQUEST, reason=reason, n_tokens=n_tokens)
+    return Failure(kind=FailureKind.REQUEST, reason=reason)
 
 
 def shown(content: bytes | str) -> str:
