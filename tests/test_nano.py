@@ -222,10 +222,32 @@ def test_every_exercise_fits_and_counts_something(tokenizer: PreTrainedTokenizer
             encoder.choice(one),
             encoder.statement(generator),
             encoder.meeting(one, generator),
+            encoder.weighing(one, generator),
+            encoder.adding(generator),
         ):
             assert len(row.input_ids) == len(row.completion_mask) <= CONTEXT_TOKENS
             assert row.completion_mask[0] == 0
             assert sum(row.completion_mask) > 0
+
+
+def test_drills_count_what_follows_and_not_what_was_drawn(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    encoder, generator = Encoder(tokenizer, TEACHER), np.random.default_rng(1)
+    one = next(cases(1))
+    for row, hidden, counted in (
+        (encoder.adding(generator), "Says:", "So far:"),
+        (encoder.weighing(one, generator), "Leans to:", "Wants here:"),
+    ):
+        lines = str(tokenizer.decode(row.input_ids)).splitlines()
+        assert any(line.startswith(counted) for line in lines)
+        shown = str(
+            tokenizer.decode(
+                [i for i, c in zip(row.input_ids, row.completion_mask, strict=True) if c]
+            )
+        )
+        last = [line for line in lines if hidden in line][-1]
+        assert last.partition(":")[2].strip() not in shown
 
 
 def test_a_chain_without_its_prompt_counts_all_but_what_only_the_prompt_tells(

@@ -5,7 +5,7 @@ it is a chain without its prompt, in which everything is counted but what only a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +14,10 @@ import numpy as np
 from pgenrm.chain import format
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_pairs
-from pgenrm.nano.steps import Steps, apart, chain, has, likes, listed, said, signed
+from pgenrm.nano.steps import MAX_LEANING, Steps, apart, chain, has, likes, listed, said, signed
 from pgenrm.nano.teacher import PosteriorTeacher
-from pgenrm.nano.tokenizer import ASSISTANT, END, USER
-from pgenrm.nano.words import TASTE_NAMES, pole
+from pgenrm.nano.tokenizer import ASSISTANT, END, MAX_CHOICES, USER
+from pgenrm.nano.words import POLES, TASTE_NAMES, pole
 from pgenrm.prompts import default_template
 from pgenrm.seeding import rng
 from pgenrm.sim.language import QUERIES, write_response
@@ -115,15 +115,36 @@ class Encoder:
 
     def chain_only(self, one: Comparison) -> Row:
         """Encode the chain without its prompt; what only the prompt can tell is not counted."""
-        text = format(chain(self._steps(one))) + END
-        told, at = [], 0
+        return self._alone(format(chain(self._steps(one))), TOLD_BY_PROMPT)
+
+    def weighing(self, one: Comparison, generator: np.random.Generator) -> Row:
+        """Encode a chain from the leanings on, which are anybody's; they are not counted either."""
+        leanings = generator.integers(-MAX_LEANING // 2, MAX_LEANING // 2 + 1, len(TASTE_NAMES))
+        steps = replace(self._steps(one), leanings=tuple((2 * leanings + 1).tolist()))
+        _, start, rest = format(chain(steps)).partition("Leans to:")
+        return self._alone(start + rest, (start, *TOLD_BY_PROMPT))
+
+    def adding(self, generator: np.random.Generator) -> Row:
+        """Encode what some choices say and the sums so far; what they say is not counted."""
+        lines, so_far = [], np.zeros(len(TASTE_NAMES), int)
+        for _ in range(MAX_CHOICES):
+            chosen, rejected = generator.integers(0, 2, (2, len(POLES)))
+            now = said(likes(chosen, rejected))
+            so_far += now
+            lines += [f"Says: {signed(now)}", f"So far: {signed(so_far.tolist())}"]
+        return self._alone("\n".join(lines), ("Says:",))
+
+    def _alone(self, text: str, told: Sequence[str]) -> Row:
+        """Encode what the judge writes; of lines that begin with `told` only that is counted."""
+        text += END
+        hidden, at = [], 0
         for line in text.splitlines(keepends=True):
-            if line.startswith(TOLD_BY_PROMPT):
-                told.append((at + line.index(":") + 1, at + len(line.rstrip())))
+            if line.startswith(tuple(told)):
+                hidden.append((at + line.index(":") + 1, at + len(line.rstrip())))
             at += len(line)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         counted = [
-            int(not any(low <= start and end <= high for low, high in told))
+            int(not any(low <= start and end <= high for low, high in hidden))
             for start, end in encoded["offset_mapping"]
         ]
         return Row(self._ids(ASSISTANT) + encoded["input_ids"], [0, *counted])

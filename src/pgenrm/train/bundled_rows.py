@@ -28,12 +28,14 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 EXERCISES: Final = (
-    ("reading", 0.15),
-    ("difference", 0.12),
+    ("reading", 0.12),
+    ("difference", 0.10),
     ("choice", 0.13),
     ("statement", 0.08),
     ("meeting", 0.07),
-    ("chain_only", 0.35),
+    ("chain_only", 0.12),
+    ("adding", 0.10),
+    ("weighing", 0.18),
     ("text", 0.05),
     ("impersonal", 0.05),
 )
@@ -77,10 +79,12 @@ def _exercises(n: int, seed: int, part: int) -> Iterator[tuple[list[int], list[i
 
 
 def _exercise(encoder: Encoder, name: str, one: Comparison, generator: Any) -> Row:
-    if name == "statement":
-        return encoder.statement(generator)
-    if name == "meeting":
-        return encoder.meeting(one, generator)
+    if name in {"statement", "adding"}:
+        own: Row = getattr(encoder, name)(generator)
+        return own
+    if name in {"meeting", "weighing"}:
+        asked: Row = getattr(encoder, name)(one, generator)
+        return asked
     if name == "impersonal":
         return encoder.whole(one.model_copy(update={"user": User(id=one.user.id)}))
     exercise: Row = getattr(encoder, name)(one)
