@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgenrm.engines.nano import NAMES, WEIGHTS, NanoEngine
-from pgenrm.engines.nano_decoding import draw
-from pgenrm.engines.nano_network import ROWS
+from pgenrm.engines.nano_decoding import MAX_SAMPLES, draw
+from pgenrm.engines.nano_network import Array, Network, Writing
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Sampling, StructuredOutput
 from pgenrm.errors import EngineError
 from pgenrm.seeding import rng
@@ -112,10 +112,31 @@ def test_an_answer_depends_on_its_request_alone_to_the_last_bit(
 
 
 def test_samples_differ_and_more_of_them_begin_with_the_same(engine: NanoEngine) -> None:
-    four, many = (engine.complete([ask("Well?", n=n)])[0].samples for n in (4, ROWS + 5))
+    four, many = (engine.complete([ask("Well?", n=n)])[0].samples for n in (4, MAX_SAMPLES + 5))
     written = [sample.text for sample in many]
-    assert len(set(written)) == ROWS + 5
+    assert len(set(written)) == MAX_SAMPLES + 5
     assert written[:4] == [sample.text for sample in four]
+
+
+def test_what_samples_wrote_alike_is_computed_once(
+    engine: NanoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_rows = []
+    step = Network.step
+
+    def watched(network: Network, writings: Sequence[Writing]) -> list[Array]:
+        n_rows.append([len(writing.last) for writing in writings])
+        return step(network, writings)
+
+    monkeypatch.setattr(Network, "step", watched)
+    assert len(set(texts(engine.complete([ask("Well?", n=8, sampling=GREEDY)])[0]))) == 1
+    assert set(map(tuple, n_rows)) == {(1,)}
+    n_rows.clear()
+    nearly_greedy = Sampling(temperature=0.4, max_tokens=24, logprobs=True)
+    answer = engine.complete([ask("Well?", n=8, sampling=nearly_greedy)])[0]
+    begun = [{tuple(c.logprobs or ())[:k] for c in completions(answer)} for k in range(1, 24)]
+    assert [n for (n,) in n_rows] == [len(prefixes) for prefixes in begun]
+    assert n_rows[0] < [8] == n_rows[-1]
 
 
 def test_requests_of_a_batch_may_be_sampled_differently(engine: NanoEngine) -> None:

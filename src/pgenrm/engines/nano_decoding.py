@@ -1,6 +1,7 @@
 """Write completions with the small network, several prompts at once, in one or more threads.
 
-A request goes in as soon as there is room for its samples, so that steps stay full.
+A request goes in as soon as there is room for its samples, so that steps stay full. Samples of a
+prompt that are the same so far are one row: chains of a judge mostly differ from where they guess.
 """
 
 from collections import deque
@@ -8,36 +9,44 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgenrm.engines.drafts import Draft, Sample
-from pgenrm.engines.nano_network import ROWS, Array, Network, Writing
+from pgenrm.engines.nano_network import Array, Network, Writing
 from pgenrm.engines.protocol import Sampling
 from pgenrm.seeding import rng
 
 MeetsStop = Callable[[Sequence[int], Sampling], bool]
 
+MAX_SAMPLES: Final = 64
+"""Under way in a thread, to bound memory: about 3 MB each for chains of 450 tokens."""
+
 
 @dataclass(frozen=True)
-class _Row:
+class _Sample:
     """A sample that is being written."""
 
-    sample: Sample
+    asked: Sample
     draft: Draft
     generator: np.random.Generator
 
 
-class _Queue:
-    """Jobs for several threads, in order: each the rows of one prompt, `ROWS` at most."""
+_Rows = list[list[_Sample]]
+"""Per row of a writing the samples that are the same so far."""
 
-    def __init__(self, jobs: Iterable[list[_Row]]) -> None:
+
+class _Queue:
+    """Jobs for several threads, in order: each of one prompt, of `MAX_SAMPLES` at most."""
+
+    def __init__(self, jobs: Iterable[list[_Sample]]) -> None:
         self._jobs = deque(jobs)
         self._lock = Lock()
 
-    def take(self, room: int) -> list[_Row]:
-        """Return the rows of the next job; none where they do not fit, or no job is left."""
+    def take(self, room: int) -> list[_Sample]:
+        """Return the samples of the next job; none where they do not fit, or no job is left."""
         with self._lock:
             fits = self._jobs and len(self._jobs[0]) <= room
             return self._jobs.popleft() if fits else []
@@ -62,34 +71,33 @@ def write(
         meets_stop: whether these token ids end with a stop sequence.
         n_threads: at most so many work at once.
     """
-    rows = [[_Row(s, Draft(), rng(s.seed)) for s in samples] for samples in requests]
-    queue = _Queue(own[i : i + ROWS] for own in rows for i in range(0, len(own), ROWS))
-    n_useful = min(n_threads, -(-sum(map(len, rows)) // ROWS))
-    if n_useful:
+    samples = [[_Sample(s, Draft(), rng(s.seed)) for s in own] for own in requests]
+    jobs = [own[i : i + MAX_SAMPLES] for own in samples for i in range(0, len(own), MAX_SAMPLES)]
+    if n_useful := min(n_threads, len(jobs)):
+        queue = _Queue(jobs)
         with ThreadPoolExecutor(n_useful) as threads:
             work = [
                 threads.submit(_work, network, prompts, queue, meets_stop) for _ in range(n_useful)
             ]
             for done in work:
                 done.result()
-    return [[row.draft for row in own] for own in rows]
+    return [[sample.draft for sample in own] for own in samples]
 
 
 def _work(
     network: Network, prompts: Mapping[int, Sequence[int]], queue: _Queue, meets_stop: MeetsStop
 ) -> None:
     """Write jobs from the queue until none is left."""
-    active: list[tuple[list[_Row], Writing]] = []
+    active: list[tuple[_Rows, Writing]] = []
 
-    def go_on(rows: list[_Row], writing: Writing, logits: Array) -> None:
+    def go_on(rows: _Rows, writing: Writing, logits: Array) -> None:
         if unfinished := _extend(rows, writing, logits, network.eos_ids, meets_stop):
             active.append((unfinished, writing))
 
     while True:
-        while rows := queue.take(ROWS - sum(len(rows) for rows, _ in active)):
-            longest = max(row.sample.sampling.max_tokens for row in rows)
-            writing, logits = network.read(prompts[rows[0].sample.prompt], len(rows), longest)
-            go_on(rows, writing, np.repeat(logits[None], len(rows), axis=0))
+        while samples := queue.take(MAX_SAMPLES - sum(len(s) for rows, _ in active for s in rows)):
+            longest = max(sample.asked.sampling.max_tokens for sample in samples)
+            go_on([samples], *network.read(prompts[samples[0].asked.prompt], longest))
         if not active:
             return
         stepped, active = active, []
@@ -100,25 +108,28 @@ def _work(
 
 
 def _extend(
-    rows: list[_Row],
+    rows: _Rows,
     writing: Writing,
     logits: Array,
     eos_ids: frozenset[int],
     meets_stop: MeetsStop,
-) -> list[_Row]:
-    """Draw the next token of every sample; return the rows that are not finished by it."""
-    writing.last, logprobs = draw(
-        logits,
-        [row.sample.sampling.temperature for row in rows],
-        [row.sample.sampling.top_p for row in rows],
-        [row.generator.random() for row in rows],
+) -> _Rows:
+    """Draw the next token of every sample; return what is not finished by it, row by row."""
+    samples = [(row, sample) for row, same in enumerate(rows) for sample in same]
+    tokens, logprobs = draw(
+        logits[[row for row, _ in samples]],
+        [sample.asked.sampling.temperature for _, sample in samples],
+        [sample.asked.sampling.top_p for _, sample in samples],
+        [sample.generator.random() for _, sample in samples],
     )
-    for row, token, logprob in zip(rows, writing.last, logprobs, strict=True):
-        row.draft.extend(token, logprob, row.sample.sampling, eos_ids, meets_stop)
-    kept = [i for i, row in enumerate(rows) if row.draft.finish_reason is None]
-    if kept and len(kept) < len(rows):
-        writing.keep(kept)
-    return [rows[i] for i in kept]
+    same: dict[tuple[int, int], list[_Sample]] = {}
+    for (row, sample), token, logprob in zip(samples, tokens, logprobs, strict=True):
+        sample.draft.extend(token, logprob, sample.asked.sampling, eos_ids, meets_stop)
+        if sample.draft.finish_reason is None:
+            same.setdefault((row, token), []).append(sample)
+    if same:
+        writing.go_on(*zip(*same, strict=True))
+    return list(same.values())
 
 
 def draw(

@@ -1,8 +1,9 @@
 """A small Llama in numpy: read a prompt once, then write token by token for all its samples.
 
 At this size a step of a general runtime is mostly overhead, and none of them lets samples of one
-prompt share its keys and values: `benchmarks/nano_engines.py` compares. Deliberately left out:
-everything that the bundled judge lacks, such as biases and shared key-value heads.
+prompt share its keys and values, nor what they wrote alike: `benchmarks/nano_engines.py` compares.
+Deliberately left out: everything that the bundled judge lacks, such as biases and shared key-value
+heads.
 """
 
 import json
@@ -24,9 +25,9 @@ except ImportError as error:
 
 Array = NDArray[np.float32]
 
-ROWS: Final = 64
-"""Rows of every matrix product, filled up where fewer samples are under way: a row's result depends
-on the number of rows (by rounding), and so a sample would on who shares its step."""
+ROWS: Final = 32
+"""Rows of every matrix product of a step, the last one filled up: a row's result depends on the
+number of rows (by rounding), and so a sample would on who shares its step."""
 
 _EXPECTED: Final[dict[str, Any]] = {
     "model_type": "llama",
@@ -48,34 +49,40 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Cache:
-    """What a layer keeps of a prompt and of the tokens that its samples wrote since."""
+    """What a layer keeps of a prompt and of the tokens that were written since."""
 
     prompt_keys: Array
-    """[n_heads, head_dim, n_prompt_tokens]."""
-    prompt_values: Array
     """[n_heads, n_prompt_tokens, head_dim]."""
+    prompt_values: Array
+    """As the keys."""
     own: Array
-    """[2, n_heads, n_samples, max_tokens, head_dim]; keys, then values."""
+    """[2, n_heads, n_rows, max_tokens, head_dim]; keys, then values."""
 
 
 @dataclass
 class Writing:
-    """Samples of one prompt under way."""
+    """What is being written for one prompt: a row for all samples that are the same so far."""
 
     n_prompt_tokens: int
     caches: list[_Cache]
     n_written: int = 0
-    """Tokens whose keys and values are kept, of every sample."""
+    """Tokens whose keys and values are kept, of every row."""
     last: list[int] = field(default_factory=list)
-    """[n_samples]; the newest token of each."""
+    """[n_rows]; the newest token of each."""
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drop all samples but these."""
-        self.last = [self.last[row] for row in rows]
-        self.caches = [
-            _Cache(c.prompt_keys, c.prompt_values, _kept(c.own, rows, self.n_written))
-            for c in self.caches
-        ]
+    def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Go on with some rows, in this order; one that is given twice parts here.
+
+        Args:
+            rows: [n_rows], of those so far.
+            tokens: [n_rows]; the newest of each.
+        """
+        if list(rows) != list(range(self.caches[0].own.shape[2])):
+            self.caches = [
+                _Cache(c.prompt_keys, c.prompt_values, _taken(c.own, rows, self.n_written))
+                for c in self.caches
+            ]
+        self.last = list(tokens)
 
 
 class Network:
@@ -162,16 +169,15 @@ class Network:
             ) from error
         return cls(config, stored, str(directory))
 
-    def read(self, prompt: Sequence[int], n_samples: int, max_tokens: int) -> tuple[Writing, Array]:
+    def read(self, prompt: Sequence[int], max_tokens: int) -> tuple[Writing, Array]:
         """Read a prompt.
 
         Args:
             prompt: its token ids, one at least.
-            n_samples: that will be written.
-            max_tokens: of each.
+            max_tokens: that will be written, at most.
 
         Returns:
-            What `step` goes on from, and the logits of the first token [n_tokens].
+            A writing of one row, and the logits of its first token [1, n_tokens].
         """
         n = len(prompt)
         x = self._embeddings[list(prompt)]
@@ -182,67 +188,73 @@ class Network:
                 np.ascontiguousarray(part.swapaxes(0, 1))
                 for part in self._projected(x, layer, self._turns[:n])
             )
-            keys = np.ascontiguousarray(key.swapaxes(1, 2))
-            own = np.empty((2, self._n_heads, n_samples, max_tokens, self._head_dim), np.float32)
-            caches.append(_Cache(keys, value, own))
-            shares = _exponentials(query @ keys + future)
+            own = np.empty((2, self._n_heads, 1, max_tokens, self._head_dim), np.float32)
+            caches.append(_Cache(key, value, own))
+            shares = _exponentials(query @ key.swapaxes(1, 2) + future)
             seen = (shares @ value) / shares.sum(-1, keepdims=True)
             x += seen.swapaxes(0, 1).reshape(n, -1) @ layer.output
             x += self._mlp(x, layer)
-        return Writing(n, caches), (self._normed(x[-1:]) @ self._head)[0]
+        return Writing(n, caches), self._normed(x[-1:]) @ self._head
 
     def step(self, writings: Sequence[Writing]) -> list[Array]:
-        """Compute the logits of the next token of every sample.
+        """Compute the logits of the next token of every row.
 
         Args:
-            writings: of `ROWS` samples at most, all together; their newest tokens are read.
+            writings: one at least; their newest tokens are read.
 
         Returns:
-            Per writing its logits [n_samples, n_tokens].
+            Per writing its logits [n_rows, n_tokens].
         """
         ends = np.cumsum([len(writing.last) for writing in writings])
         slices = [slice(end - len(w.last), end) for w, end in zip(writings, ends, strict=True)]
-        tokens, positions = np.zeros(ROWS, int), np.zeros(ROWS, int)
+        n = -(-int(ends[-1]) // ROWS) * ROWS
+        tokens, positions = np.zeros(n, int), np.zeros(n, int)
         for writing, rows in zip(writings, slices, strict=True):
             tokens[rows] = writing.last
             positions[rows] = writing.n_prompt_tokens + writing.n_written
-        x = self._embeddings[tokens]
+        x = self._embeddings[tokens].reshape(n // ROWS, ROWS, -1)
         turns = self._turns[positions]
-        seen = np.zeros((ROWS, self._n_heads, self._head_dim), np.float32)
+        seen = np.zeros((n, self._n_heads, self._head_dim), np.float32)
         for i, layer in enumerate(self._layers):
             query, key, value = self._projected(x, layer, turns)
             for writing, rows in zip(writings, slices, strict=True):
                 seen[rows] = _attend(
                     writing.caches[i], writing.n_written, query[rows], key[rows], value[rows]
                 )
-            x += seen.reshape(ROWS, -1) @ layer.output
+            x += seen.reshape(x.shape) @ layer.output
             x += self._mlp(x, layer)
         for writing in writings:
             writing.n_written += 1
-        logits = self._normed(x) @ self._head
+        logits = (self._normed(x) @ self._head).reshape(n, -1)
         return [logits[rows] for rows in slices]
 
     def _projected(
         self, x: Array, layer: _Layer, turns: NDArray[np.complex64]
     ) -> tuple[Array, Array, Array]:
-        """Return turned queries, turned keys, and values, each [n, n_heads, head_dim]."""
-        heads = (self._normed(x) @ layer.query_key_value).reshape(len(x), -1, self._head_dim)
+        """Return turned queries, turned keys, and values, each [n_rows, n_heads, head_dim].
+
+        Args:
+            x: [..., width]; a product for each block of rows.
+            layer: whose weights project.
+            turns: [n_rows, 1, head_dim / 2]; by position.
+        """
         n = self._n_heads
+        heads = (self._normed(x) @ layer.query_key_value).reshape(-1, 3 * n, self._head_dim)
         as_pairs = heads.view(np.complex64)
         as_pairs[:, : 2 * n] *= turns
         return heads[:, :n], heads[:, n : 2 * n], heads[:, 2 * n :]
 
     def _mlp(self, x: Array, layer: _Layer) -> Array:
         gated = self._normed(x) @ layer.gate_up
-        gate, up = gated[:, : len(layer.down)], gated[:, len(layer.down) :]
+        gate, up = gated[..., : len(layer.down)], gated[..., len(layer.down) :]
         with np.errstate(over="ignore"):  # a gate far below zero is shut: x / inf
             up *= gate / (1 + np.exp(-gate))
         product: Array = np.matmul(up, layer.down)
         return product
 
     def _normed(self, x: Array) -> Array:
-        squares = np.einsum("nd,nd->n", x, x) / np.float32(x.shape[1])
-        normed: Array = x * (1 / np.sqrt(squares + self._epsilon))[:, None]
+        squares = np.einsum("...d,...d->...", x, x) / np.float32(x.shape[-1])
+        normed: Array = x * (1 / np.sqrt(squares + self._epsilon))[..., None]
         return normed
 
 
@@ -252,21 +264,22 @@ def _attend(cache: _Cache, n_written: int, query: Array, key: Array, value: Arra
     Args:
         cache: of the layer; written to at `n_written`.
         n_written: own tokens before this one.
-        query: [n_samples, n_heads, head_dim].
+        query: [n_rows, n_heads, head_dim].
         key: as the query.
         value: as the query.
 
     Returns:
-        [n_samples, n_heads, head_dim].
+        [n_rows, n_heads, head_dim].
     """
     now = n_written + 1
     cache.own[0, :, :, n_written] = key.swapaxes(0, 1)
     cache.own[1, :, :, n_written] = value.swapaxes(0, 1)
     own_keys, own_values = cache.own[:, :, :, :now]
     query = query.swapaxes(0, 1)
-    n_prompt = cache.prompt_keys.shape[2]
+    n_prompt = cache.prompt_keys.shape[1]
     scores = np.empty((*query.shape[:2], n_prompt + now), np.float32)
-    scores[..., :n_prompt] = query @ cache.prompt_keys
+    # Keys first, as they come from memory in that order.
+    scores[..., :n_prompt] = (cache.prompt_keys @ query.swapaxes(1, 2)).swapaxes(1, 2)
     scores[..., n_prompt:] = (own_keys @ query[..., None])[..., 0]
     shares = _exponentials(scores)
     seen = shares[..., :n_prompt] @ cache.prompt_values
@@ -281,10 +294,10 @@ def _exponentials(scores: Array) -> Array:
     return np.exp(scores, out=scores)
 
 
-def _kept(own: Array, rows: Sequence[int], n_written: int) -> Array:
-    kept = np.empty((*own.shape[:2], len(rows), *own.shape[3:]), np.float32)
-    kept[..., :n_written, :] = own[:, :, list(rows), :n_written]
-    return kept
+def _taken(own: Array, rows: Sequence[int], n_written: int) -> Array:
+    taken = np.empty((*own.shape[:2], len(rows), *own.shape[3:]), np.float32)
+    taken[..., :n_written, :] = own[:, :, list(rows), :n_written]
+    return taken
 
 
 def _transposed(weights: Array) -> Array:
