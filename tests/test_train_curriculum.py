@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgenrm.errors import InputError
-from pgenrm.train.callbacks import METRICS_FILE, read_rows
+from pgenrm.train.callbacks import METRICS_FILE, append_row, read_rows
 from pgenrm.train.curriculum import HARDNESS_FILE, train_curriculum
 from pgenrm.train.hardness import (
     CurriculumDraw,
@@ -166,6 +166,87 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert [attempt.from_step for attempt in record.attempts] == [0, 4]
     assert trajectory(killed) == trajectory(whole)
     assert read_rows(killed / HARDNESS_FILE) == estimates
+
+
+def test_an_estimate_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = curriculum(tmp_path, max_steps=2, save_steps=2, per_device_eval_batch_size=8)
+    chosen = CurriculumRecipe.model_validate(table)
+    train_curriculum(chosen, tmp_path / "whole")
+    kept = []
+
+    def keep(path: Path, row: dict[str, Any]) -> None:
+        append_row(path, row)
+        kept.append(len(row["seen"]))
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pgenrm.train.curriculum.append_row", keep)
+    with pytest.raises(KeyboardInterrupt):
+        train_curriculum(chosen, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / HARDNESS_FILE).exists()
+    train_curriculum(chosen, tmp_path / "stopped", resume=True)
+    assert kept == [2] * 10, "20 pairs, 2 at a time, each once"
+    assert trajectory(tmp_path / "stopped") == trajectory(tmp_path / "whole")
+    assert read_rows(tmp_path / "stopped" / HARDNESS_FILE) == read_rows(
+        tmp_path / "whole" / HARDNESS_FILE
+    )
+    assert not list((tmp_path / "stopped").glob("hardness-*"))
+
+
+LAUNCH = [
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
+    *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
+]
+
+
+def run_twofold(tmp_path: Path, code: str, table: dict[str, Any]) -> tuple[int, str]:
+    """Run code in two processes; return the exit status and what was written to stderr."""
+    (tmp_path / "run.py").write_text(code)
+    done = subprocess.run(
+        [*LAUNCH, str(tmp_path / "run.py"), json.dumps(table), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one_with_twice_the_batch(tmp_path: Path) -> None:
+    table = curriculum(tmp_path) | {"rollouts": "nano"}
+    train_curriculum(CurriculumRecipe.model_validate(table), tmp_path / "one")
+    halves = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 20}
+    status, stderr = run_twofold(tmp_path, RUN, table | {"trl": table["trl"] | halves})
+    assert status == 0, stderr
+    one, two = trajectory(tmp_path / "one"), trajectory(tmp_path / "two")
+    assert len(one) == len(two) == 8
+    for row, other in zip(one, two, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-6)
+    assert read_rows(tmp_path / "one" / HARDNESS_FILE) == read_rows(
+        tmp_path / "two" / HARDNESS_FILE
+    )
+
+
+@pytest.mark.slow
+def test_the_process_that_fails_says_why(tmp_path: Path) -> None:
+    code = f"""
+import os
+import pgenrm.train.curriculum as curriculum
+
+def outcome(**columns):
+    raise ValueError("rank 1 stumbles")
+
+if os.environ["RANK"] == "1":
+    curriculum.outcome = outcome
+{RUN}"""
+    status, _ = run_twofold(tmp_path, code, curriculum(tmp_path, per_device_train_batch_size=8))
+    assert status != 0
+    record = read_record(tmp_path / "two")
+    assert record is not None
+    assert record.status is RunStatus.FAILED
+    assert "rank 1 stumbles" in str(record.reason)
 
 
 @pytest.mark.parametrize(

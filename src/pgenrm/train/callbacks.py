@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +235,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSON Lines file anew."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def keep_steps(path: Path, step: int) -> None:
     """Take the rows of steps after `step` out of a file."""
     if path.exists():
-        kept = [row for row in read_rows(path) if row["step"] <= step]
-        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ file is the stage from end to end.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import first_free_block, n_blocks
+from pgenrm.train.callbacks import append_row, read_rows, write_rows
 from pgenrm.train.grpo import ChainTrainer, Rollouts, grpo_config, n_prompts
 from pgenrm.train.hardness import CurriculumDraw, Estimate, HardnessLog, hardness
 from pgenrm.train.record import RunRecord, finished_run
@@ -30,6 +32,8 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 HARDNESS_FILE = "hardness.jsonl"
+PROBE_FILE = "hardness-{}.jsonl"
+"""Of each process, while an estimate is under way."""
 
 
 def train_curriculum(
@@ -120,11 +124,17 @@ class _Mix:
         }
 
 
+Seen = dict[str, list[tuple[bool, float | None]]]
+"""Id of a comparison -> of each of its chains whether it failed, and its margin if it is
+readable."""
+
+
 class _Probe(TrainerCallback):
     """Estimate hardness: sample K chains for pairs, and see how often they fail.
 
     Random numbers are drawn beside those of the training, which therefore does not depend on when a
-    run was killed.
+    run was killed. Every process keeps the batches of an estimate as they come, so that a killed
+    one goes on, too.
     """
 
     def __init__(
@@ -135,7 +145,8 @@ class _Probe(TrainerCallback):
         self._log = log
         self._spec = recipe.hardness
         self._seed = recipe.seed
-        self._seen: dict[str, list[tuple[bool, float | None]]] = {}
+        self._path = log.path.with_name(PROBE_FILE.format(trainer.args.process_index))
+        self._seen: Seen = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,36 +169,44 @@ class _Probe(TrainerCallback):
             for row, text, won in zip(
                 rollouts.rows, rollouts.texts, rollouts.rewards["outcome"], strict=True
             ):
-                chain = read_chain(text, len(row["order"]))
-                points = margin(chain, row["label"]) if chain else None
+                read = read_chain(text, len(row["order"]))
+                points = margin(read, row["label"]) if read else None
                 self._seen.setdefault(row["id"], []).append((won != 1, points))
         return {}
 
     def _estimate(self, step: int, n_pairs: int | None) -> None:
         trainer = self._trainer
         rows = self._rows.select(self._log.stalest(n_pairs))
-        self._seen = {}
+        done = [row for row in read_rows(self._path) if row["step"] == step]
+        n_done = min(gather_object([len(done)]))  # all processes go through a batch together
+        own = [row["seen"] for row in done[:n_done]]
+        write_rows(self._path, done[:n_done])
         was_training = trainer.model.training
         trainer.model.eval()
         with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self._seed, "probe", step, trainer.args.process_index))
-            for batch in trainer.get_eval_dataloader(rows):
-                trainer._prepare_inputs(batch)  # samples and rewards, without a loss
+            for k, batch in enumerate(trainer.get_eval_dataloader(rows)):
+                if k >= n_done:
+                    self._seen = {}
+                    torch.manual_seed(
+                        derive_seed(self._seed, "probe", step, trainer.args.process_index, k)
+                    )
+                    trainer._prepare_inputs(batch)  # samples and rewards, without a loss
+                    append_row(self._path, {"step": step, "seen": self._seen})
+                    own.append(self._seen)
         trainer.model.train(was_training)
         trainer._metrics["eval"].clear()
-        whole: dict[str, list[tuple[bool, float | None]]] = {}
-        for part in gather_object([self._seen]):
-            for id_, samples in part.items():
+        whole: Seen = {}
+        for round_ in zip(*gather_object([own]), strict=True):  # in the order of the rows
+            for id_, samples in chain.from_iterable(part.items() for part in round_):
                 whole.setdefault(id_, []).extend(samples)
-        found = {
-            id_: hardness(
-                [failed for failed, _ in samples],
-                [points for _, points in samples if points is not None],
-                self._spec,
-            )
-            for id_, samples in whole.items()
-        }
+        found = {}
+        for id_, samples in whole.items():
+            samples = samples[: self._spec.n_samples]  # the last round is filled up with more
+            margins = [points for _, points in samples if points is not None]
+            found[id_] = hardness([failed for failed, _ in samples], margins, self._spec)
         self._log.add(
             Estimate(step=step, from_block=first_free_block(step, trainer.args), hardness=found),
             writes=trainer.is_world_process_zero(),
         )
+        trainer.accelerator.wait_for_everyone()
+        self._path.unlink()

@@ -24,11 +24,14 @@ from pgenrm.train.record import (
     finish_run,
     is_complete,
     last_checkpoint,
+    read_record,
 )
 
 try:
     from safetensors import SafetensorError
     from transformers import Trainer
+
+    from pgenrm.engines.checkpoint import TEMPLATE_FILE
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
@@ -44,10 +47,15 @@ TORCH_WRITER = ("PytorchStreamWriter", "inline_container.cc")
 """In the messages of torch's own writer, which raises plain RuntimeErrors."""
 
 
-def run_to_end(trainer: Trainer, out: Path) -> None:
+def run_to_end(trainer: Trainer, out: Path, template: Path | None = None) -> None:
     """Train, keep the weights, draw the chart, and say how it ended.
 
     Goes on from the last good checkpoint where there is one. Call `start_run` before.
+
+    Args:
+        trainer: knows model and data.
+        out: the run's directory.
+        template: a prompt of the user's own, which is kept with the weights for the local engine.
 
     Raises:
         TrainingError: a loss is no number, or the disk is full; the last good checkpoint is kept.
@@ -60,15 +68,16 @@ def run_to_end(trainer: Trainer, out: Path) -> None:
     try:
         if start is not None and _is_last(start):  # killed before the weights were in model/
             if is_main:
-                copy_weights(start, out)
+                copy_weights(start, out, template)
         else:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
-            save_model(trainer, out)
+            save_model(trainer, out, template)
     except BaseException as error:
         _take_bars_away(trainer)
         cause = _full_disk(error, out)
         if is_main:
-            _end_badly(out, cause or error)
+            remove_unfinished(out)  # makes room, too
+        _end_badly(out, cause or error)
         if cause is not None:
             raise cause from error
         raise
@@ -78,7 +87,7 @@ def run_to_end(trainer: Trainer, out: Path) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def save_model(trainer: Trainer, out: Path) -> None:
+def save_model(trainer: Trainer, out: Path, template: Path | None = None) -> None:
     """Write weights and tokenizer to `out/model`, all of it or nothing."""
     partial = out / f"{MODEL_DIR}.partial"
     trainer.save_model(str(partial))
@@ -89,14 +98,14 @@ def save_model(trainer: Trainer, out: Path) -> None:
                 f"no weights came out at the end of {out}; set fsdp_state_dict_type: "
                 "FULL_STATE_DICT in the accelerate config, then go on with --resume"
             )
-        _publish(partial, out)
+        _publish(partial, out, template)
 
 
-def copy_weights(checkpoint: Path, out: Path) -> None:
+def copy_weights(checkpoint: Path, out: Path, template: Path | None = None) -> None:
     """Write the weights and the tokenizer of a checkpoint to `out/model`."""
     partial = out / f"{MODEL_DIR}.partial"
     shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns(*TO_RESUME))
-    _publish(partial, out)
+    _publish(partial, out, template)
 
 
 def remove_unfinished(out: Path) -> None:
@@ -106,9 +115,13 @@ def remove_unfinished(out: Path) -> None:
             logger.warning("%s was not written to its end; removed", checkpoint)
             shutil.rmtree(checkpoint)
     shutil.rmtree(out / f"{MODEL_DIR}.partial", ignore_errors=True)
+    for left in out.glob("*.partial"):  # of files that are written whole
+        left.unlink(missing_ok=True)
 
 
-def _publish(partial: Path, out: Path) -> None:
+def _publish(partial: Path, out: Path, template: Path | None) -> None:
+    if template is not None:
+        shutil.copyfile(template, partial / TEMPLATE_FILE)
     shutil.rmtree(out / MODEL_DIR, ignore_errors=True)
     partial.replace(out / MODEL_DIR)
 
@@ -120,12 +133,14 @@ def _is_last(checkpoint: Path) -> bool:
 
 
 def _end_badly(out: Path, error: BaseException) -> None:
+    """Write the reason; of several processes that of the first, as the others fail by its end."""
     is_stopped = isinstance(error, KeyboardInterrupt)
     status = RunStatus.INTERRUPTED if is_stopped else RunStatus.FAILED
     reason = "stopped by Ctrl-C" if is_stopped else f"{type(error).__name__}: {error}"
-    remove_unfinished(out)  # makes room, too
     try:
-        finish_run(out, status, reason)
+        record = read_record(out)
+        if record is None or record.status is RunStatus.RUNNING:
+            finish_run(out, status, reason)
     except OSError as full:
         logger.error("run.json could not be written either: %s", full)
 

@@ -5,6 +5,7 @@ It is written before the first step, replaced as a whole, and never left half-wr
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -183,8 +184,8 @@ def fingerprint_files(paths: Sequence[Path], *parts: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, whatever happens."""
-    partial = path.with_name(path.name + ".partial")
+    """Write a file so that it is either the old one or the new one, whoever else writes it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text, "utf-8")
     partial.replace(path)
 

@@ -5,7 +5,6 @@ R = alpha * process + beta * outcome, and a small loss for a chain that cannot b
 the stage from end to end; `grpo` says what is added to TRL's trainer, `rewards` what is rewarded.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +30,6 @@ from pgenrm.train.models import (
     model_config,
 )
 from pgenrm.train.record import (
-    MODEL_DIR,
     RunRecord,
     fingerprint_files,
     finished_run,
@@ -49,7 +47,6 @@ try:
     from transformers import PreTrainedTokenizerBase, PrinterCallback
     from trl import GRPOConfig
 
-    from pgenrm.engines.checkpoint import TEMPLATE_FILE
     from pgenrm.train.callbacks import GuardCallback, MetricsCallback, ProgressCallback
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
@@ -246,10 +243,9 @@ def start_trainer(
 
 
 def run(trainer: ChainTrainer, recipe: GrpoRecipe, out: Path) -> RunRecord:
-    """Train to the end. A prompt of the user's own stays with the weights, for the local engine."""
-    run_to_end(trainer, out)
-    if trainer.is_world_process_zero() and Path(recipe.template).is_file():
-        shutil.copyfile(recipe.template, out / MODEL_DIR / TEMPLATE_FILE)
+    """Train to the end, and return the record."""
+    template = Path(recipe.template)
+    run_to_end(trainer, out, template if template.is_file() else None)
     record = read_record(out)
     assert record is not None  # written before the first step
     return record
