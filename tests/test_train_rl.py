@@ -18,6 +18,8 @@ from trl.trainer.utils import RepeatSampler
 from typer.testing import CliRunner
 
 from pgenrm.cli.train import train_app
+from pgenrm.engines.local import LocalEngine
+from pgenrm.engines.protocol import ChatRequest, Sampling
 from pgenrm.errors import InputError, PgenrmWarning, TrainingError
 from pgenrm.prompts import Template
 from pgenrm.sim.world import Split, World
@@ -408,6 +410,29 @@ def test_a_tiny_model_learns_to_prefer_what_was_chosen(
     assert len(samples[0]["chains"]) == 8
     assert set(samples[0]["chains"][0]["rewards"]) == {"outcome", "format_error"}
     assert sorted(samples[0]["order"]) == [0, 1]
+
+
+def test_an_adapter_is_trained_and_the_local_engine_loads_it(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    trl = {"max_steps": 3, "learning_rate": 2e-2, "beta": 0.1}  # the reference: no adapter
+    table = recipe(model, data, alpha=0, beta=1, trl=trl)
+    table["model"]["lora"] = {"rank": 8, "alpha": 32, "target_modules": "all-linear"}
+    train_rl(RlRecipe.model_validate(table), tmp_path / "run")
+    rows = [row for row in read_rows(tmp_path / "run" / METRICS_FILE) if "kl" in row]
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert rows[-1]["kl"] > 1e-4
+    assert not (tmp_path / "run" / "model" / "model.safetensors").exists()
+    prompt = Message(role="user", content="which one good bad")
+    sampling = Sampling(max_tokens=1, temperature=0, logprobs=True)
+    request = ChatRequest(messages=(prompt,), sampling=sampling)
+    answers = []
+    for path in (model, tmp_path / "run" / "model"):
+        engine = LocalEngine(path, device="cpu")
+        answers += engine.complete([request])
+        engine.close()
+    assert answers[0].n_prompt_tokens == answers[1].n_prompt_tokens
+    assert answers[0] != answers[1]
 
 
 def test_the_command_rewards_by_what_simulated_users_truly_want(
