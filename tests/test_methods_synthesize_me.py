@@ -10,7 +10,7 @@ from pgenrm.engines.protocol import ChatRequest
 from pgenrm.engines.scripted import ScriptedEngine
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.methods.answers import read_scores
-from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search, Usage
+from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search
 from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.methods.judges import Judge
 from pgenrm.methods.protocol import Method
@@ -107,7 +107,7 @@ def test_reasoning_is_kept_only_where_it_led_to_the_true_choice() -> None:
     )
     choices = tuple(Demonstration(**dict(pair)) for pair in likes_short(8).history)
     search = Search(User(id="u"), train=choices[:6], held_out=choices[6:])
-    Bootstrap(judge, BootstrapSettings(n_seeds=0, good_enough=2), Usage(), seed=0).run(
+    Bootstrap(judge, BootstrapSettings(n_seeds=0, good_enough=2), seed=0).run(
         [search], "test", with_none=False
     )
     reasoned = {one.context[-1].content: one.reasoning for one in search.best}
@@ -195,13 +195,11 @@ def test_the_label_of_a_comparison_that_was_adapted_to_by_mistake_is_not_shown()
         assert sum("Is ten" in m.content for m in request.messages) == 1
 
 
-def test_lost_answers_are_counted_and_cost_is_known() -> None:
+def test_an_answer_that_cannot_be_read_leaves_a_comparison_unscored() -> None:
     method = SynthesizeMe(ScriptedEngine(lambda request, _: "I cannot say."), FEW)
     method.adapt([likes_short(4)])
     [judgment] = method.score([asked(likes_short(4))])
     assert judgment.outcome is Outcome.UNSCORED
-    assert method.usage_.n_unread == method.usage_.n_requests - 1  # a persona can be any text
-    assert method.usage_.n_prompt_tokens > method.usage_.n_completion_tokens > 0
 
 
 def test_prompts_that_do_not_fit_lose_the_oldest_demonstrations() -> None:

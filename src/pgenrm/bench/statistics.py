@@ -113,11 +113,11 @@ def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
     return round(float(runs.mean()), 6), None if error is None else round(error, 6)
 
 
-def rank_correlation(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Estimate | None:
-    """Return Spearman's correlation of two rankings of policies, by their mean scores.
+def rank_correlations(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Floats:
+    """Return Spearman's correlation of two rankings of policies, by their mean scores, resampled.
 
-    The interval resamples the questions (askers), since the policies are few and fixed (paper,
-    table 5; method.md: rankings of six policy models).
+    The questions (askers) are drawn anew, since the policies are few and fixed (paper, table 5;
+    method.md: rankings of six policy models).
 
     Args:
         given: [n_questions, n_policies], scores of a reward model.
@@ -125,15 +125,8 @@ def rank_correlation(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Estima
         seed: of the resampling.
 
     Returns:
-        None where all policies have the same mean, so that there is no ranking.
-    """
-    return estimate(rank_correlations(given, true, seed), len(np.asarray(given)))
-
-
-def rank_correlations(given: ArrayLike, true: ArrayLike, seed: int = 0) -> Floats:
-    """Return what `rank_correlation` estimates from: [1 + N_RESAMPLES], the observed value first.
-
-    It is nan where all policies have the same mean.
+        [1 + N_RESAMPLES], the observed value first, for `estimate`; nan where all policies have the
+        same mean, so that there is no ranking.
     """
     from scipy.stats import rankdata  # loads for half a second; most commands never need it
 

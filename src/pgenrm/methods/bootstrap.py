@@ -32,24 +32,6 @@ class BootstrapSettings(Value):
 
 
 @dataclass
-class Usage:
-    """What adaptation has cost."""
-
-    n_requests: int = 0
-    n_unread: int = 0
-    """Of them, those without a readable answer."""
-    n_prompt_tokens: int = 0
-    n_completion_tokens: int = 0
-
-    def count(self, n_prompt_tokens: int, n_completion_tokens: int, *, is_read: bool) -> None:
-        """Add a request for one completion."""
-        self.n_requests += 1
-        self.n_unread += not is_read
-        self.n_prompt_tokens += n_prompt_tokens
-        self.n_completion_tokens += n_completion_tokens
-
-
-@dataclass
 class Search:
     """The search of one user."""
 
@@ -71,20 +53,16 @@ class Search:
 class Bootstrap:
     """Searches for demonstrations with one judge."""
 
-    def __init__(
-        self, evaluator: Evaluator, settings: BootstrapSettings, usage: Usage, seed: int
-    ) -> None:
+    def __init__(self, evaluator: Evaluator, settings: BootstrapSettings, seed: int) -> None:
         """Set up the search.
 
         Args:
             evaluator: a judge that is shown demonstrations, see `pgenrm.methods.few_shot`.
             settings: of the candidates.
-            usage: counts what is asked.
             seed: with a user's id, of everything that is drawn.
         """
         self.evaluator = evaluator
         self.settings = settings
-        self.usage = usage
         self.seed = seed
 
     def run(self, searches: Sequence[Search], stage: str, *, with_none: bool) -> None:
@@ -122,7 +100,7 @@ class Bootstrap:
             for draft in drafts
             for shown in draft.order
         ]
-        answers = iter(self._evaluate(asked))
+        answers = iter(self.evaluator.evaluate(asked))
         return [draft.verified([next(answers) for _ in draft.order]) for draft in drafts]
 
     def _shares(self, searches: Sequence[Search], candidates: Sequence[Candidate]) -> list[float]:
@@ -134,7 +112,7 @@ class Bootstrap:
             for both in (shown, _turned(shown))
         ]
         right = [0.0] * len(searches)
-        answers = self._evaluate([request for _, _, request in asked])
+        answers = self.evaluator.evaluate([request for _, _, request in asked])
         for (number, shown, _), answer in zip(asked, answers, strict=True):
             right[number] += predicts(answer, shown)
         return [
@@ -151,14 +129,6 @@ class Bootstrap:
             responses=shown.responses,
             seed=derive_seed("bootstrap", self.seed, search.user.id),
         )
-
-    def _evaluate(self, requests: Sequence[ChainRequest]) -> list[ChainSet]:
-        sets = self.evaluator.evaluate(requests) if requests else []
-        for answer in sets:
-            (sample,) = answer.samples
-            is_read = isinstance(sample, ChainSample)
-            self.usage.count(answer.n_prompt_tokens, sample.n_tokens, is_read=is_read)
-        return sets
 
 
 def predicts(answer: ChainSet, shown: Demonstration) -> bool:

@@ -18,7 +18,7 @@ from pgenrm.history import discloses
 from pgenrm.judge import PGenRM
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.methods.answers import read_scores
-from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search, Usage
+from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search
 from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.methods.judges import JUDGE_SAMPLING, N_ORDERS
 from pgenrm.methods.known import judged_as
@@ -42,7 +42,6 @@ class SynthesizeMe:
     Attributes:
         personas_: user id -> a user whose self-description is the persona and whose history are
             the demonstrations, see `pgenrm.methods.few_shot`.
-        usage_: what adaptation has cost so far.
     """
 
     name = "synthesize-me"
@@ -69,7 +68,6 @@ class SynthesizeMe:
         self.settings = settings or BootstrapSettings()
         self.seed = seed
         self.personas_: dict[str, User] = {}
-        self.usage_ = Usage()
         self._engine = engine
         self._evaluator = LanguageModelEvaluator(
             engine, FewShot.load("judge_persona"), sampling, read=read_scores
@@ -92,7 +90,7 @@ class SynthesizeMe:
         Raises:
             EngineError: the engine cannot be used at all.
         """
-        bootstrap = Bootstrap(self._evaluator, self.settings, self.usage_, self.seed)
+        bootstrap = Bootstrap(self._evaluator, self.settings, self.seed)
         searches = [search for user in users if (search := self._search(user)).train]
         bootstrap.run(searches, "reasoning", with_none=False)
         described = self._described(searches)
@@ -146,7 +144,7 @@ class SynthesizeMe:
         )
         described = []
         for search, prompt in zip(searches, prompts, strict=True):
-            persona = None if prompt is None else self._persona(prompt, next(answers))
+            persona = None if prompt is None else self._persona(next(answers))
             user = search.user.model_copy(update={"self_description": persona})
             described.append(Search(user, search.train, search.held_out))
         return described
@@ -171,13 +169,7 @@ class SynthesizeMe:
             prompt_version=prompt.version,
         )
 
-    def _persona(self, prompt: ChatRequest, answer: Answer) -> str | None:
+    def _persona(self, answer: Answer) -> str | None:
         (sample,) = answer.samples
-        text = ""
-        if isinstance(sample, Completion):
-            text = without_thoughts(sample.text).strip()
-        n_prompt_tokens = answer.n_prompt_tokens
-        if n_prompt_tokens is None:
-            n_prompt_tokens = self._engine.count_tokens(prompt.messages)
-        self.usage_.count(n_prompt_tokens, sample.n_tokens or 0, is_read=bool(text))
+        text = without_thoughts(sample.text).strip() if isinstance(sample, Completion) else ""
         return text or None
