@@ -6,7 +6,8 @@ judgment is kept, so that a killed run goes on. Printed and written as Markdown:
 - targets: chains readable, own arithmetic right, accuracy of one chain and of the mean of eight,
   as shares of what a Bayes observer gains over guessing; history of another user;
 - which steps of PART 1 follow from the steps before (`pgenrm.nano.check`);
-- accuracy by past choices, with and without own words, beside the Bayes observer.
+- accuracy by past choices, with and without own words, beside the Bayes observer, and with three
+  and four responses.
 
     python -m benchmarks.bundled_judge [--model nano] [--comparisons 3000] [--checkpoints DIR ...]
 
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +35,11 @@ from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resampl
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_history
 from pgenrm.nano.check import STEPS, Truth, right_steps
+from pgenrm.nano.practice import comparisons as wide_comparisons
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.seeding import rng
 from pgenrm.sim.observer import references
-from pgenrm.sim.world import World, without_statements
+from pgenrm.sim.world import Split, World, without_statements
 from pgenrm.types import Arithmetic, Outcome
 
 WORLD_SEED: Final = 401
@@ -59,10 +62,14 @@ class Job:
     """Whether users' own words are."""
     is_shuffled: bool = False
     """Whether users come with the past choices of others."""
+    n_responses: int = 2
 
     def given(self, world: World, n: int) -> list[Comparison]:
         """Return what is judged."""
-        found = world.comparisons("test_unseen", int(n * self.share))
+        found = islice(
+            wide_comparisons(world, JUDGE_SEED, Split.TEST_UNSEEN, self.n_responses),
+            int(n * self.share),
+        )
         made = list(found) if self.is_shown else [without_statements(c) for c in found]
         return with_others_history(made) if self.is_shuffled else made
 
@@ -75,6 +82,7 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("shuffled", model, 3, 2, is_shuffled=True),
         Job("own-words", model, 3, 2, share=1 / 3, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 6) for h in (1, 2, 4, 6)),
+        *(Job(f"of-{k}", model, 3, 8, share=1 / 12, n_responses=k) for k in (3, 4)),
         Job("base", base, 3, 2, share=1 / 60),
         *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 3) for place in checkpoints),
     ]
@@ -206,7 +214,9 @@ class Study:
             m=job.m,
             judge=mean(users, pooled_right(judgments)),
             single=mean(users, single_right(judgments)),
-            bayes=None if job.is_shuffled else mean(users, self.bayes_right(name)),
+            bayes=None
+            if job.is_shuffled or job.n_responses > 2
+            else mean(users, self.bayes_right(name)),
         )
 
     def rows(self, checkpoints: Sequence[Path]) -> list[Row]:
@@ -219,6 +229,10 @@ class Study:
             *(self.row(name, words) for name, words in shown[2:]),
             self.row("own-words", "3 past choices and own words"),
             self.row("shuffled", "3 past choices of another user"),
+            *(
+                self.row(f"of-{k}", f"3 past choices, {k} responses (guessing: {100 / k:.0f})")
+                for k in (3, 4)
+            ),
             self.row("base", "3 past choices, before it was taught to judge (nano:base)"),
             *(self.row(place.name, f"3 past choices, {place.name}") for place in checkpoints),
         ]

@@ -22,7 +22,7 @@ from pgenrm.prompts import default_template
 from pgenrm.seeding import rng
 from pgenrm.sim.language import QUERIES, write_response
 from pgenrm.sim.tastes import CRITERIA, DESCRIPTIONS, FLAWED, WANTED
-from pgenrm.sim.world import Choice, Person, World
+from pgenrm.sim.world import Choice, Person, Split, World
 from pgenrm.types import Comparison
 
 if TYPE_CHECKING:
@@ -47,21 +47,31 @@ FLAW_SHARE: Final = 0.03
 """Of the responses beyond two that are flawed."""
 
 
-def comparisons(world: World, seed: int) -> Iterator[Comparison]:
-    """Yield labelled comparisons of the world's seen users without end, with up to four responses.
+def comparisons(
+    world: World, seed: int, split: Split = Split.TRAIN, n_responses: int | None = None
+) -> Iterator[Comparison]:
+    """Yield labelled comparisons of a split without end, with up to four responses.
 
     Responses beyond two have attributes at random; the label is then drawn anew, in proportion to
     exp(weighted attributes), as for two.
+
+    Args:
+        world: whose users compare.
+        seed: of what is drawn beyond the world.
+        split: which comparisons of whom.
+        n_responses: of each; None draws the number.
     """
-    for person in filter(lambda person: person.is_seen, map(world.person, count())):
-        train = world.choices(person, "train")
-        for choice in train:
-            yield _widened(world.comparison(person, choice, train), person, choice, seed)
+    for person in map(world.person, count()):
+        for _, choice, one in world.of_user(person, [split]):
+            yield _widened(one, person, choice, seed, n_responses)
 
 
-def _widened(comparison: Comparison, person: Person, choice: Choice, seed: int) -> Comparison:
+def _widened(
+    comparison: Comparison, person: Person, choice: Choice, seed: int, n_responses: int | None
+) -> Comparison:
     generator = rng(seed, "widened", comparison.id)
-    n_more = int(generator.choice(N_RESPONSES[0], p=N_RESPONSES[1])) - 2
+    n_drawn = int(generator.choice(N_RESPONSES[0], p=N_RESPONSES[1]))
+    n_more = (n_responses or n_drawn) - 2
     if not n_more:
         return comparison
     features = (generator.random((n_more, choice.features.shape[1])) < 0.5).astype(float)
