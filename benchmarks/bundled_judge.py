@@ -80,11 +80,11 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own", model, 3, 8),
         Job("nobody", model, 0, 2),
         Job("shuffled", model, 3, 2, is_shuffled=True),
-        Job("own-words", model, 3, 2, share=1 / 3, is_shown=True),
-        *(Job(f"choices-{h}", model, h, 2, share=1 / 6) for h in (1, 2, 4, 6)),
-        *(Job(f"of-{k}", model, 3, 8, share=1 / 12, n_responses=k) for k in (3, 4)),
+        Job("own-words", model, 3, 2, share=1 / 6, is_shown=True),
+        *(Job(f"choices-{h}", model, h, 2, share=1 / 10) for h in (1, 2, 4, 6)),
+        *(Job(f"of-{k}", model, 3, 8, share=1 / 15, n_responses=k) for k in (3, 4)),
         Job("base", base, 3, 2, share=1 / 60),
-        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 3) for place in checkpoints),
+        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 10) for place in checkpoints),
     ]
 
 

@@ -1,6 +1,7 @@
 """`pgenrm data check`."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_json_is_the_report(prism: CheckReport) -> None:
 def test_sets_without_choices_of_the_user_are_checked_too(name: str) -> None:
     result = checked(name, "--folder", HUB)
     assert result.exit_code == 0
+    assert "test_unseen" in result.stdout
+
+
+def test_the_answers_of_lampqa_can_be_elsewhere(tmp_path: Path) -> None:
+    shutil.copytree(HUB / "LaMP-QA", tmp_path / "LaMP-QA")
+    with pytest.raises(InputError, match="--candidates"):
+        checked("lampqa", "--folder", tmp_path)
+    candidates = HUB / "lampqa-candidates.jsonl"
+    result = checked("lampqa", "--folder", tmp_path, "--candidates", candidates)
     assert "test_unseen" in result.stdout
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from pgenrm.bench.plan import DataSource, load_pinned, load_source, open_plan
 from pgenrm.data import load
 from pgenrm.data.hub import HubRow, open_repository, read_rows
 from pgenrm.errors import InputError, MissingExtraError
@@ -50,6 +51,19 @@ def test_a_recorded_revision_can_be_given_again(hub_cache: Path) -> None:
     assert dataset.revision == f"prism_personalized_0125@{'2' * 40},prism-alignment@{'3' * 40}"
     again = load("prism", revision=dataset.revision)
     assert (again.revision, again.splits) == (dataset.revision, dataset.splits)
+
+
+def test_a_bench_stays_at_the_commit_that_it_began_with(hub_cache: Path, tmp_path: Path) -> None:
+    source, dataset = load_pinned(DataSource(target="arena"), tmp_path / "bench")
+    assert source.revision == dataset.revision
+    open_plan(tmp_path / "bench", source, dataset)
+    stored = hub_cache / f"datasets--{ARENA.replace('/', '--')}"
+    (stored / "refs" / "main").write_text("5" * 40)
+    shutil.copytree(stored / "snapshots" / ("1" * 40), stored / "snapshots" / ("5" * 40))
+    assert load("arena").revision != dataset.revision, "the hub has moved on"
+    again, _ = load_pinned(DataSource(target="arena"), tmp_path / "bench")
+    assert again == source
+    open_plan(tmp_path / "bench", again, load_source(again))
 
 
 def test_a_commit_that_is_not_there_is_an_error(hub_cache: Path) -> None:

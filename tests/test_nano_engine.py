@@ -139,6 +139,16 @@ def test_what_samples_wrote_alike_is_computed_once(
     assert n_rows[0] < [8] == n_rows[-1]
 
 
+def test_a_sample_does_not_depend_on_how_many_others_there_are(engine: NanoEngine) -> None:
+    cool = Sampling(temperature=0.5, max_tokens=24, logprobs=True)  # rows part here and there
+    (most,) = engine.complete([ask("Well then?", n=20, sampling=cool)])
+    for n in (1, 2, 3, 8, 12):
+        (fewer,) = engine.complete([ask("Well then?", n=n, sampling=cool)])
+        assert fewer.samples == most.samples[:n]
+    one = ask("Well then?", sampling=cool).model_copy(update={"first": 5})
+    assert engine.complete([one])[0].samples == most.samples[5:6]
+
+
 def test_requests_of_a_batch_may_be_sampled_differently(engine: NanoEngine) -> None:
     kinds = [
         GREEDY,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,8 @@ from pgenrm.sim.card import Card
 from pgenrm.sim.tastes import ATTRIBUTES, MEASURED, WANTED
 from pgenrm.sim.world import Split, World
 from pgenrm.train.coverage import (
-    MEANINGS,
+    N_COVERED,
+    WORDS,
     WorldCoverage,
     attribute_meaning,
     coverage,
@@ -199,19 +201,50 @@ def write_card(world: World, directory: Path) -> None:
 
 def test_in_the_world_a_rubric_of_the_users_true_wishes_is_covered_best() -> None:
     world = World(seed=3)
-    judge = WorldCoverage(world, nano_meaning)
-    comparisons = list(world.comparisons(Split.TEST_UNSEEN, 40))
+    judge = WorldCoverage(world, WORDS["nano"])
+    comparisons = [
+        c
+        for c in world.comparisons(Split.TEST_UNSEEN, 60)
+        if any(judge.truth(rubric_of(c, {})).values())
+    ][:40]
     requests = []
     for mine, other in zip(comparisons, comparisons[20:] + comparisons[:20], strict=True):
         for whose in (mine, other):
             truth = judge.truth(rubric_of(whose, {}))
-            top = dict(sorted(truth.items(), key=lambda item: -abs(item[1]))[:4])
+            top = dict(sorted(truth.items(), key=lambda item: -abs(item[1]))[:N_COVERED])
             requests.append(rubric_of(mine, {**top, "flawed": -50.0}))
     ratings = [rating for rating in judge.rate(requests) if isinstance(rating, float)]
     own, others = ratings[::2], ratings[1::2]
     assert own == pytest.approx([1.0] * 40, abs=1e-3)  # the flaw is everybody's, and ignored
     assert sum(others) / 40 < 0.8
-    assert set(judge.truth(requests[0])) == set(WANTED)
+    for request in requests:
+        _, features = world.source.read(request.query, request.responses)
+        assert {ATTRIBUTES.index(name) for name in judge.truth(request)} <= set(
+            np.flatnonzero(features[0] != features[1]).tolist()
+        )
+    everything = WorldCoverage(world, WORDS["attributes"]).truth(requests[0])
+    assert set(everything) == set(WANTED)
+
+
+def test_a_true_wish_that_is_left_out_and_one_that_tells_nothing_apart_cost_coverage() -> None:
+    world = World(seed=3)
+    judge = WorldCoverage(world, WORDS["nano"])
+    n_tried = 0
+    for one in world.comparisons(Split.TEST_UNSEEN, 40):
+        truth = judge.truth(rubric_of(one, {}))
+        top = dict(sorted(truth.items(), key=lambda item: -abs(item[1]))[:N_COVERED])
+        alike = next((name for name in WANTED if name not in truth), None)
+        top = {name: weight for name, weight in top.items() if abs(weight) > 0.1}
+        if len(top) < 2 or alike is None:
+            continue
+        n_tried += 1
+        fewer = dict(list(top.items())[:-1])
+        whole, *others = judge.rate(
+            [rubric_of(one, named) for named in (top, fewer, {**top, alike: 2.0})]
+        )
+        assert isinstance(whole, float)
+        assert all(isinstance(rating, float) and rating < whole for rating in others)
+    assert n_tried > 30
 
 
 def test_signed_weights_add_up_by_attribute() -> None:
@@ -229,9 +262,9 @@ def test_signed_weights_add_up_by_attribute() -> None:
 
 def test_a_written_world_is_made_again_and_another_one_refused(tmp_path: Path) -> None:
     write_card(World(seed=5), tmp_path)
-    judge = WorldCoverage.load(tmp_path, MEANINGS["nano"])
+    judge = WorldCoverage.load(tmp_path, WORDS["nano"])
     assert judge.world.seed == 5
     card = (tmp_path / "card.json").read_text()
     (tmp_path / "card.json").write_text(card.replace(judge.world.source.version, "given@1"))
     with pytest.raises(InputError, match="given@1"):
-        WorldCoverage.load(tmp_path, MEANINGS["nano"])
+        WorldCoverage.load(tmp_path, WORDS["nano"])

@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from pgenrm.train.bundled_rows import CURRICULUM_PART, RL_PART, write_world
-from pgenrm.train.coverage import MEANINGS, WorldCoverage
+from pgenrm.train.coverage import WORDS, WorldCoverage
 from pgenrm.train.curriculum import train_curriculum
 from pgenrm.train.recipe import load_recipe
 from pgenrm.train.record import MODEL_DIR
@@ -106,7 +106,7 @@ def _cre(
     train_rl(
         load_recipe("nano/rl", RlRecipe, [*overrides, f"alpha={alpha}", f"beta={beta}"]),
         out,
-        judge=WorldCoverage.load(world, MEANINGS["nano"]) if alpha else None,
+        judge=WorldCoverage.load(world, WORDS["nano"]) if alpha else None,
         resume=True,
         console=console,
     )

@@ -17,6 +17,7 @@ from typing import Final
 import pgenrm
 from pgenrm.data import load, load_lampqa
 from pgenrm.data.dataset import TESTS, Dataset
+from pgenrm.data.load import OF_THE_HUB
 from pgenrm.errors import InputError
 from pgenrm.history import discloses, draw_pairs, gather_users
 from pgenrm.rows import load_value, read_values
@@ -27,7 +28,10 @@ PLAN: Final = "plan.json"
 ITEMS: Final = "items.jsonl"
 COMMANDS: Final = "commands.jsonl"
 LAMPQA: Final = "lampqa"
-LIBRARIES: Final = ("numpy", "scipy", "torch", "transformers", "trl", "openai")
+LIBRARIES: Final = (
+    *("numpy", "scipy", "torch", "transformers", "trl", "peft", "datasets", "openai"),
+    "sentence-transformers",
+)
 
 
 class DataSource(Value):
@@ -131,6 +135,26 @@ def _check_same(out: Path, found: Plan, wanted: Plan) -> None:
     if changed:
         what = "; ".join(f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items())
         raise InputError(f"{out} was begun over other data ({what}); name another --out")
+
+
+def load_pinned(source: DataSource, out: Path) -> tuple[DataSource, Dataset]:
+    """Load the data of a bench, and pin them to the commits of the hub that were read.
+
+    The processes of the bench and whoever goes on with it then read the same, also when the hub has
+    moved on. Without a revision, that of a bench which stands in `out` is taken.
+
+    Raises:
+        InputError: as `load_source`.
+        RowError: as `load_source`.
+    """
+    if source.revision is None and (out / PLAN).exists():
+        before = read_plan(out).source
+        if before.target == source.target:
+            source = source.model_copy(update={"revision": before.revision})
+    dataset = load_source(source)
+    if source.target in OF_THE_HUB and source.folder is None:
+        source = source.model_copy(update={"revision": dataset.revision})
+    return source, dataset
 
 
 def load_source(source: DataSource) -> Dataset:

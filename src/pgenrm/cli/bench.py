@@ -22,7 +22,7 @@ from pgenrm.bench.methods import (
     usage_of,
 )
 from pgenrm.bench.metrics import ALL, evaluate
-from pgenrm.bench.plan import DataSource, load_source, note_command, open_plan
+from pgenrm.bench.plan import DataSource, load_pinned, note_command, open_plan
 from pgenrm.bench.pool import run_tasks
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.run import Task
@@ -223,7 +223,7 @@ def bench_command(
         seed=seed,
     )
     with stderr.status(f"loading {data}"):
-        dataset = load_source(source)
+        source, dataset = load_pinned(source, out)
         items = open_plan(out, source, dataset)
     note_command(out, ["pgenrm", *sys.argv[1:]])
     kept = store or out

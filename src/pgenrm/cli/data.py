@@ -43,6 +43,13 @@ def check_command(
     revision: Annotated[
         str | None, typer.Option(help="Commit of the hub; several as NAME@COMMIT,NAME@COMMIT.")
     ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="For lampqa: the answers, JSON Lines of id, model and response. By default "
+            "lampqa-candidates.jsonl in the folder."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print row counts, users in several splits, duplicates, equal scores and other traps.
@@ -51,7 +58,7 @@ def check_command(
     """
     from pgenrm.data import check
 
-    report = check(name, folder=folder, revision=revision)
+    report = check(name, folder=folder, candidates=candidates, revision=revision)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:

@@ -104,9 +104,9 @@ def build_judge(spec: JudgeSpec, out: Path) -> "CoverageJudge":
         EngineError: its model cannot be loaded.
     """
     if spec.world is not None and spec.kind == "world":
-        from pgenrm.train.coverage import MEANINGS, WorldCoverage
+        from pgenrm.train.coverage import WORDS, WorldCoverage
 
-        return WorldCoverage.load(Path(spec.world), MEANINGS[spec.words])
+        return WorldCoverage.load(Path(spec.world), WORDS[spec.words])
     from pgenrm.train.process_judge import ModelCoverageJudge
 
     options = ModelOptions(

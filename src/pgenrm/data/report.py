@@ -73,13 +73,18 @@ class SelectionRow(HubRow):
 
 
 def check(
-    name_or_path: str, *, folder: Path | None = None, revision: str | None = None
+    name_or_path: str,
+    *,
+    folder: Path | None = None,
+    candidates: Path | None = None,
+    revision: str | None = None,
 ) -> CheckReport:
     """Load a data set and look at it.
 
     Args:
         name_or_path: as for `load`.
         folder: as for `load`.
+        candidates: as for `load`.
         revision: as for `load`.
 
     Raises:
@@ -94,7 +99,7 @@ def check(
         rows = read_pairs(repository)
         survey = open_survey(folder, revision)
         return _of_pairs(repository, rows, prism_dataset(repository, rows, survey))
-    dataset = load(name_or_path, folder=folder, revision=revision)
+    dataset = load(name_or_path, folder=folder, candidates=candidates, revision=revision)
     return _report(
         dataset, [entry_of(split, c) for split, found in dataset.splits.items() for c in found]
     )

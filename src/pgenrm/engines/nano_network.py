@@ -28,6 +28,8 @@ Array = NDArray[np.float32]
 ROWS: Final = 32
 """Rows of every matrix product of a step, the last one filled up: a row's result depends on the
 number of rows (by rounding), and so a sample would on who shares its step."""
+PROMPT_ROWS: Final = 8
+"""The same of a prompt's keys and values, which only rows of its own look at."""
 
 _EXPECTED: Final[dict[str, Any]] = {
     "model_type": "llama",
@@ -271,20 +273,25 @@ def _attend(cache: _Cache, n_written: int, query: Array, key: Array, value: Arra
     Returns:
         [n_rows, n_heads, head_dim].
     """
-    now = n_written + 1
+    now, n = n_written + 1, len(query)
     cache.own[0, :, :, n_written] = key.swapaxes(0, 1)
     cache.own[1, :, :, n_written] = value.swapaxes(0, 1)
     own_keys, own_values = cache.own[:, :, :, :now]
-    query = query.swapaxes(0, 1)
-    n_prompt = cache.prompt_keys.shape[1]
-    scores = np.empty((*query.shape[:2], n_prompt + now), np.float32)
+    n_heads, n_prompt, head_dim = cache.prompt_keys.shape
+    n_blocks = -(-n // PROMPT_ROWS)
+    filled = np.zeros((n_heads, n_blocks * PROMPT_ROWS, head_dim), np.float32)
+    filled[:, :n] = query.swapaxes(0, 1)
+    blocks = filled.reshape(n_heads, n_blocks, PROMPT_ROWS, head_dim)
+    scores = np.zeros((*filled.shape[:2], n_prompt + now), np.float32)
     # Keys first, as they come from memory in that order.
-    scores[..., :n_prompt] = (cache.prompt_keys @ query.swapaxes(1, 2)).swapaxes(1, 2)
-    scores[..., n_prompt:] = (own_keys @ query[..., None])[..., 0]
+    by_prompt = cache.prompt_keys[:, None] @ blocks.swapaxes(2, 3)
+    scores[..., :n_prompt] = by_prompt.swapaxes(2, 3).reshape(*filled.shape[:2], n_prompt)
+    scores[:, :n, n_prompt:] = (own_keys @ filled[:, :n, :, None])[..., 0]
     shares = _exponentials(scores)
-    seen = shares[..., :n_prompt] @ cache.prompt_values
-    seen += (shares[..., None, n_prompt:] @ own_values)[..., 0, :]
-    seen /= shares.sum(-1, keepdims=True)
+    of_prompt = shares[..., :n_prompt].reshape(n_heads, n_blocks, PROMPT_ROWS, n_prompt)
+    seen = (of_prompt @ cache.prompt_values[:, None]).reshape(filled.shape)[:, :n]
+    seen += (shares[:, :n, None, n_prompt:] @ own_values)[..., 0, :]
+    seen /= shares[:, :n].sum(-1, keepdims=True)
     return seen.swapaxes(0, 1)
 
 

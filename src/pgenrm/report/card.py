@@ -6,24 +6,27 @@ from pgenrm.bench.metrics import ALL
 from pgenrm.bench.results import BenchResult, MethodResult
 from pgenrm.bench.rows import Kind
 from pgenrm.data.arena import REPO_ID as ARENA
-from pgenrm.data.lampqa import REPO_ID as LAMPQA
 from pgenrm.data.prism import REPO_ID as PRISM
+from pgenrm.data.reward_bench import REPO_ID as REWARD_BENCH
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.report.tables import PARTS, markdown_table, percent
 
-HUB: Final = {"arena": ARENA, "prism": PRISM, "lampqa": LAMPQA}
+HUB: Final = {"arena": ARENA, "prism": PRISM, "prbench": REWARD_BENCH}
 TASK: Final = "text-ranking"
+FULL: Final = "pgenrm-ind8-pro4"
 
 
 def method_of_card(result: BenchResult, name: str | None = None) -> MethodResult | None:
-    """Return the method of this name; by default the best P-GenRM, None where there is none.
+    """Return the method of this name; by default the paper's full P-GenRM where it was run.
+
+    Otherwise another form of it, which is not chosen by its result; None where there is none.
 
     Raises:
         InputError: it was not run.
     """
     if name is None:
         ours = [m for m in result.methods if m.kind is Kind.OURS and ALL in m.parts]
-        return max(ours, key=lambda m: m.parts[ALL].accuracy.value, default=None)
+        return max(ours, key=lambda m: m.name == FULL, default=None)
     for method in result.methods:
         if method.name == name:
             return method

@@ -20,11 +20,12 @@ from pgenrm.train.bundled_rows import (
     CURRICULUM_PART,
     N_HISTORY,
     RL_PART,
+    WIDE,
     write_practice,
     write_sec,
     write_world,
 )
-from pgenrm.train.coverage import MEANINGS, WorldCoverage
+from pgenrm.train.coverage import WORDS, WorldCoverage
 from pgenrm.train.curriculum import train_curriculum
 from pgenrm.train.recipe import SftRecipe, load_recipe
 from pgenrm.train.rl import train_rl
@@ -43,12 +44,19 @@ class Sizes:
     """Past choices in those, at most."""
     n_users: int
     """Of each world of the stages of reinforcement; three in four give twelve comparisons."""
+    n_responses: int | None
+    """Of each of those; None draws two, three or four."""
     overrides: dict[str, tuple[str, ...]]
     """By stage."""
 
 
 FULL: Final = Sizes(
-    n_exercises=60_000, n_comparisons=16_000, n_users=1_200, n_history=N_HISTORY, overrides={}
+    n_exercises=60_000,
+    n_comparisons=16_000,
+    n_users=1_200,
+    n_responses=None,
+    n_history=N_HISTORY,
+    overrides={},
 )
 _SMALL: Final = (
     "trl.report_to=[]",
@@ -67,6 +75,7 @@ SMOKE: Final = Sizes(
     n_comparisons=150,
     n_history=0,
     n_users=60,
+    n_responses=2,
     overrides={
         "base": (
             *_SMALL,
@@ -118,20 +127,20 @@ def make(out: Path, sizes: Sizes, seed: int, console: Console) -> Path:
     chains = overrides("sft", out / "chains" / "train.parquet", f"model.path={out / 'base/model'}")
     train_sft(load_recipe("nano/sft", SftRecipe, chains), out / "sft", resume=True, console=console)
     console.rule("CRE")
-    world = write_world(out / "worlds" / "rl", sizes.n_users, seed, RL_PART)
-    rl = overrides(
-        "rl", world / "train.jsonl", f"model.path={out / 'sft/model'}", f"judge.world={world}"
-    )
+    world = write_world(out / "worlds" / "rl", sizes.n_users, seed, RL_PART, sizes.n_responses)
+    rl = overrides("rl", world / WIDE, f"model.path={out / 'sft/model'}", f"judge.world={world}")
     train_rl(
         load_recipe("nano/rl", RlRecipe, rl),
         out / "rl",
-        judge=WorldCoverage.load(world, MEANINGS["nano"]),
+        judge=WorldCoverage.load(world, WORDS["nano"]),
         resume=True,
         console=console,
     )
     console.rule("curriculum")
-    world = write_world(out / "worlds" / "curriculum", sizes.n_users, seed, CURRICULUM_PART)
-    hard = overrides("curriculum", world / "train.jsonl", f"model.path={out / 'rl/model'}")
+    world = write_world(
+        out / "worlds" / "curriculum", sizes.n_users, seed, CURRICULUM_PART, sizes.n_responses
+    )
+    hard = overrides("curriculum", world / WIDE, f"model.path={out / 'rl/model'}")
     train_curriculum(
         load_recipe("nano/curriculum", CurriculumRecipe, hard),
         out / "curriculum",

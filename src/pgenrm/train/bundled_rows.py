@@ -18,6 +18,7 @@ from pgenrm.seeding import rng
 from pgenrm.sim.dataset import simulate
 from pgenrm.sim.world import World
 from pgenrm.train.chains import write_chains
+from pgenrm.train.record import write_whole
 from pgenrm.train.rows import ENCODED
 from pgenrm.train.sec import ChainSettings, SecSet, shown_user
 from pgenrm.types import Comparison, User
@@ -140,8 +141,21 @@ def _with_demographics(
     return {"prompt": [message.model_dump() for message in prompt]}
 
 
-def write_world(out: Path, n_users: int, seed: int, part: int) -> Path:
+WIDE: Final = "wide.jsonl"
+"""The train comparisons of a world, some of them with three or four responses."""
+
+
+def write_world(
+    out: Path, n_users: int, seed: int, part: int, n_responses: int | None = None
+) -> Path:
     """Simulate a world to learn from by reward, unless it is there; return its directory.
+
+    Args:
+        out: the directory, in which `WIDE` is what to learn from.
+        n_users: of the world, unseen ones included.
+        seed: of the run.
+        part: which world.
+        n_responses: of each comparison; None draws the number.
 
     Raises:
         InputError: another one is there.
@@ -153,6 +167,11 @@ def write_world(out: Path, n_users: int, seed: int, part: int) -> Path:
     found = {key: json.loads(card.read_bytes())[key] for key in wanted}
     if found != wanted:
         raise InputError(f"{out} holds the world {found}, not {wanted}; delete it")
+    world = practice_world(seed, part)
+    n_seen = sum(world.person(i).is_seen for i in range(n_users))
+    rows = comparisons(world, seed, n_responses=n_responses)
+    lines = (c.model_dump_json() + "\n" for c in islice(rows, n_seen * world.config.n_train))
+    write_whole(out / WIDE, "".join(lines))
     return out
 
 

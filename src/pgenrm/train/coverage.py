@@ -8,7 +8,7 @@ naming it says nothing about a user.
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,20 @@ def nano_meaning(name: str) -> tuple[str, int] | None:
     return ATTRIBUTES[attribute], sign
 
 
-MEANINGS: Final[dict[str, Meaning]] = {"attributes": attribute_meaning, "nano": nano_meaning}
-"""Whose words a chain's criteria are."""
+class Words(NamedTuple):
+    """Whose words a chain's criteria are."""
+
+    meaning: Meaning
+    tells_apart: bool
+    """Whether a rubric holds only attributes in which the responses differ."""
+
+
+WORDS: Final = {
+    "attributes": Words(attribute_meaning, tells_apart=False),
+    "nano": Words(nano_meaning, tells_apart=True),
+}
+N_COVERED: Final = 5
+"""Of a user's strongest wishes, which a rubric should hold; as many as the bundled judge names."""
 
 
 def signed_weights(chain: EvaluationChain, meaning: Meaning) -> dict[str, float]:
@@ -75,42 +87,44 @@ def signed_weights(chain: EvaluationChain, meaning: Meaning) -> dict[str, float]
 def coverage(rubric: Mapping[str, float], truth: Mapping[str, float]) -> float:
     """Rate a rubric against what a user truly wants, in [0, 1].
 
-    The rubric's weights times the true ones, relative to the best rubric with as many criteria:
-    the user's n strongest wishes in their true proportions give 1. A wish of the wrong sign counts
-    against the right ones, one that is nobody's takes weight from the others, and what is worse
-    than nothing is 0.
+    The rubric's weights times the true ones, relative to the best rubric: the user's `N_COVERED`
+    strongest wishes in their true proportions give 1, and leaving one out costs what it weighs. A
+    wish of the wrong sign counts against the right ones, one that is nobody's takes weight from the
+    others, and what is worse than nothing is 0.
 
     Args:
         rubric: attribute -> weight, of any scale.
         truth: attribute -> weight, for all attributes that users differ about.
 
-    >>> coverage({"list": 80, "warm": -60}, {"list": 4, "warm": -3, "formal": 1})
+    >>> coverage({"list": 80, "warm": -60}, {"list": 4, "warm": -3})
     1.0
+    >>> coverage({"list": 100}, {"list": 4, "warm": -3})
+    0.8
     >>> coverage({"list": 100}, {"list": -4, "warm": -3})
     0.0
     """
     agreement = sum(weight * truth.get(name, 0.0) for name, weight in rubric.items())
-    strongest = sorted(map(abs, truth.values()), reverse=True)[: len(rubric)]
+    strongest = sorted(map(abs, truth.values()), reverse=True)[:N_COVERED]
     best = float(np.linalg.norm(strongest) * np.linalg.norm(list(rubric.values())))
-    return round(max(0.0, agreement / best), 6) if best > 0 else 0.0
+    return round(min(1.0, max(0.0, agreement / best)), 6) if best > 0 else 0.0
 
 
 class WorldCoverage:
     """A coverage judge that knows the simulated users; see `pgenrm.train.rewards.CoverageJudge`."""
 
-    def __init__(self, world: World, meaning: Meaning) -> None:
+    def __init__(self, world: World, words: Words) -> None:
         """Set up the judge.
 
         Args:
             world: whose users the comparisons are of.
-            meaning: what the criteria of the judged chains mean.
+            words: in which the criteria of the judged chains are.
         """
         self.world = world
-        self.meaning = meaning
+        self.words = words
         self._weights = lru_cache(maxsize=100_000)(self._weights_of)
 
     @classmethod
-    def load(cls, directory: Path, meaning: Meaning) -> "WorldCoverage":
+    def load(cls, directory: Path, words: Words) -> "WorldCoverage":
         """Make the world again that `pgenrm simulate` wrote to a directory.
 
         Raises:
@@ -124,7 +138,7 @@ class WorldCoverage:
                 f"pgenrm makes {world.source.version!r}; simulate the world again, without given "
                 "responses"
             )
-        return cls(world, meaning)
+        return cls(world, words)
 
     def criteria(self, comparisons: Sequence[Comparison]) -> Criteria:
         """Return nothing: the users' weights are known."""
@@ -132,22 +146,26 @@ class WorldCoverage:
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
         """Return the coverage of each rubric by the true weights in the query's scenario."""
+        rubrics = [signed_weights(request.chain, self.words.meaning) for request in requests]
         return [
-            coverage(
-                {k: w for k, w in signed_weights(r.chain, self.meaning).items() if k != _FLAW},
-                self.truth(r),
-            )
-            for r in requests
+            coverage({name: w for name, w in rubric.items() if name != _FLAW}, self.truth(request))
+            for rubric, request in zip(rubrics, requests, strict=True)
         ]
 
     def truth(self, request: CoverageRequest) -> dict[str, float]:
         """Return what the user truly wants here: attribute -> weight in log-odds.
 
+        For words that tell responses apart, of the attributes in which these differ.
+
         Raises:
             InputError: the user is not one of this world.
         """
-        scenario, _ = self.world.source.read(request.query, request.responses)
-        return self._weights(request.user_id, scenario)
+        scenario, features = self.world.source.read(request.query, request.responses)
+        weights = self._weights(request.user_id, scenario)
+        if not self.words.tells_apart:
+            return weights
+        differs = dict(zip(ATTRIBUTES, np.ptp(features, axis=0) > 0, strict=True))
+        return {name: weight for name, weight in weights.items() if differs[name]}
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

@@ -181,8 +181,9 @@ class _Probe(TrainerCallback):
         n_done = min(gather_object([len(done)]))  # all processes go through a batch together
         own = [row["seen"] for row in done[:n_done]]
         write_rows(self._path, done[:n_done])
-        was_training = trainer.model.training
+        was_training, beta = trainer.model.training, trainer.beta
         trainer.model.eval()
+        trainer.beta = 0.0  # or the reference would read all chains, for nothing
         with torch.random.fork_rng():
             for k, batch in enumerate(trainer.get_eval_dataloader(rows)):
                 if k >= n_done:
@@ -194,6 +195,7 @@ class _Probe(TrainerCallback):
                     append_row(self._path, {"step": step, "seen": self._seen})
                     own.append(self._seen)
         trainer.model.train(was_training)
+        trainer.beta = beta
         trainer._metrics["eval"].clear()
         whole: Seen = {}
         for round_ in zip(*gather_object([own]), strict=True):  # in the order of the rows
