@@ -29,12 +29,13 @@ from benchmarks.nano_judging import judged, single_right
 from benchmarks.scaling_study.setting import with_others_history
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.stats import spearmanr
 
 from pgenrm import Comparison, Judgment
 from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resample
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_history
-from pgenrm.nano.check import STEPS, Truth, right_steps
+from pgenrm.nano.check import STEPS, Truth, guess, right_steps
 from pgenrm.nano.practice import comparisons as wide_comparisons
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.seeding import rng
@@ -83,7 +84,7 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own-words", model, 3, 2, share=1 / 6, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 10) for h in (1, 2, 4, 6)),
         *(Job(f"of-{k}", model, 3, 8, share=1 / 15, n_responses=k) for k in (3, 4)),
-        Job("base", base, 3, 2, share=1 / 60),
+        Job("base", base, 3, 2, share=1 / 10),
         *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 10) for place in checkpoints),
     ]
 
@@ -150,6 +151,13 @@ def steps_right(
             found.update(k for k, is_right in right_steps(written.chain, truth).items() if is_right)
             n += 1
     return {step: 100 * found[step] / n for step in STEPS} if n else {}
+
+
+def guesses_follow(judgments: Iterable[Judgment]) -> float:
+    """Return Spearman's correlation of what chains lean to with their own sums, over all tastes."""
+    found = [guess(written.chain) for judgment in judgments for written in judgment.chains]
+    sums, leanings = zip(*(pair for pair in found if pair is not None), strict=True)
+    return float(spearmanr(np.concatenate(sums), np.concatenate(leanings)).statistic)
 
 
 def chains_of(judgments: Iterable[Judgment]) -> tuple[int, int, int]:
@@ -308,6 +316,9 @@ def markdown(study: Study, checkpoints: Sequence[Path], command: str) -> str:
         "| step | right |",
         "|---|---|",
         *(f"| {step} | {value:.1f} |" for step, value in study.steps().items()),
+        "",
+        "Leanings are a guess, of which the table counts the form alone. Their rank correlation "
+        f"with the chain's own sums is {guesses_follow(study.judgments['own']):.2f}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -110,6 +110,21 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
     return right
 
 
+def guess(chain: EvaluationChain) -> tuple[list[int], list[int]] | None:
+    """Return by taste the chain's last sums and what it leans to; None where one is missing.
+
+    The leanings are a guess, so `right_steps` sees to their form alone; over many chains they
+    should go with the sums.
+    """
+    lines = chain.preferences.splitlines()
+    sums = [line for line in lines if line.startswith("So far: ")]
+    leanings = [line for line in lines if line.startswith("Leans to: ")]
+    if not sums or not leanings:
+        return None
+    found = tuple(_levels(line.partition(": ")[2]) for line in (sums[-1], leanings[-1]))
+    return None if None in found else (found[0] or [], found[1] or [])
+
+
 def _by_number(lines: Sequence[str], head: str) -> list[dict[str, str]]:
     """Split off the lines under each `head` i, as label -> text."""
     found: list[dict[str, str]] = []

@@ -72,6 +72,9 @@ def run_to_end(trainer: Trainer, out: Path, template: Path | None = None) -> Non
         else:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             save_model(trainer, out, template)
+        if is_main:
+            draw_run(out)
+            finish_run(out, RunStatus.FINISHED)
     except BaseException as error:
         _take_bars_away(trainer)
         cause = _full_disk(error, out)
@@ -81,9 +84,6 @@ def run_to_end(trainer: Trainer, out: Path, template: Path | None = None) -> Non
         if cause is not None:
             raise cause from error
         raise
-    if is_main:
-        draw_run(out)
-        finish_run(out, RunStatus.FINISHED)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -113,7 +113,7 @@ def remove_unfinished(out: Path) -> None:
     for checkpoint in checkpoints(out):
         if not is_complete(checkpoint):
             logger.warning("%s was not written to its end; removed", checkpoint)
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may still write
     shutil.rmtree(out / f"{MODEL_DIR}.partial", ignore_errors=True)
     for left in out.glob("*.partial"):  # of files that are written whole
         left.unlink(missing_ok=True)

@@ -197,22 +197,11 @@ def start_trainer(
     resume: bool,
     console: Console | None,
 ) -> ChainTrainer:
-    """Write run.json, and load the model into a trainer.
+    """Load the model into a trainer, and write run.json.
 
     Raises:
         InputError: `out` holds another run, or the model cannot be loaded.
     """
-    if config.process_index == 0:
-        start_run(
-            out,
-            recipe,
-            data_fingerprint=prompts.fingerprint,
-            command=command,
-            resume=resume,
-            n_processes=config.world_size,
-            facts=prompts.facts,
-        )
-        prompts.dataset.to_parquet(str(out / "prompts.parquet"))
     write = None
     if recipe.rollouts == "nano":
         from pgenrm.train import nano_rollouts
@@ -239,6 +228,17 @@ def start_trainer(
         writer = SampleWriter(out, recipe.samples)
         trainer.add_callback(writer)
         trainer.observers.append(writer)
+    if config.process_index == 0:
+        start_run(
+            out,
+            recipe,
+            data_fingerprint=prompts.fingerprint,
+            command=command,
+            resume=resume,
+            n_processes=config.world_size,
+            facts=prompts.facts,
+        )
+        prompts.dataset.to_parquet(str(out / "prompts.parquet"))
     return trainer
 
 

@@ -7,6 +7,7 @@ progress bar, and on a machine without a GPU `use_cpu` and float32.
 import importlib.util
 import os
 from dataclasses import fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,11 +60,16 @@ def trl_config(kind: type[C], recipe: StageRecipe, out: Path) -> C:
         raise InputError(f"{kind.__name__} refuses the recipe's table trl: {error}") from error
 
 
+def _name_of(out: Path) -> str:
+    """Name a run by its directory and where that is: Trackio takes runs of one name for one."""
+    return f"{out.name}-{blake2b(str(out.resolve()).encode(), digest_size=3).hexdigest()}"
+
+
 def _defaults(out: Path) -> dict[str, Any]:
     found = {
         "report_to": [name for name in LOGGERS if importlib.util.find_spec(name)],
         "project": "pgenrm",
-        "run_name": out.name,
+        "run_name": _name_of(out),
         "disable_tqdm": True,
     }
     if default_device() == "cpu":
