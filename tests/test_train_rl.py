@@ -364,6 +364,18 @@ def test_a_reward_that_raises_ends_clearly_and_the_resumed_run_is_the_unbroken_o
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+def test_a_run_knows_the_template_that_its_prompts_were_made_with(
+    data: Path, tmp_path: Path
+) -> None:
+    own = make_model(tmp_path / "model")
+    chosen = rl_recipe(own, data)
+    config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
+    before = load_prompts(chosen, config).fingerprint
+    assert load_prompts(chosen, config).fingerprint == before
+    (own / "short.jinja").write_text((own / "short.jinja").read_text().replace("{{ query }}", ""))
+    assert load_prompts(chosen, config).fingerprint != before
+
+
 def test_a_reward_that_never_differs_is_warned_about() -> None:
     callback = ConstantRewardCallback(n_steps=3)
     args, control = TrainingArguments(use_cpu=True, report_to=[]), TrainerControl()

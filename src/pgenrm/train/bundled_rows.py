@@ -42,6 +42,7 @@ EXERCISES: Final = (
 )
 """Share of each exercise among the rows; `impersonal` judges for a user who is not known at all."""
 N_PER_PART: Final = 10_000
+MADE: Final = "made.json"
 N_HISTORY: Final = 6
 """Past choices in the chains to learn from: none to six."""
 CHAIN_PART, RL_PART, CURRICULUM_PART = 900, 910, 920
@@ -49,8 +50,17 @@ CHAIN_PART, RL_PART, CURRICULUM_PART = 900, 910, 920
 
 
 def write_practice(out: Path, n: int, seed: int, n_workers: int) -> None:
-    """Write `n` exercises as parquet files; parts that are there already are kept."""
+    """Write `n` exercises as parquet files; parts that are there already are kept.
+
+    Raises:
+        InputError: those that are there were drawn otherwise.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    made = {"n": n, "seed": seed, "shares": dict(EXERCISES)}
+    if not (out / MADE).exists():
+        write_whole(out / MADE, json.dumps(made, indent=2) + "\n")
+    if json.loads((out / MADE).read_bytes()) != made:
+        raise InputError(f"{out} holds exercises that were drawn otherwise; choose another --out")
     parts = [
         (out / f"train-{i:05d}.parquet", i, min(N_PER_PART, n - i * N_PER_PART))
         for i in range(-(-n // N_PER_PART))

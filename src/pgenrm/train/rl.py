@@ -173,7 +173,7 @@ def load_prompts(
     return Prompts(
         dataset,
         tokenizer,
-        fingerprint_files(files, recipe.data.split, recipe.data.limit),
+        fingerprint_files([*files, *_besides(recipe)], recipe.data.split, recipe.data.limit),
         facts={
             "n_parameters": n_parameters,
             "n_rows": len(dataset),
@@ -249,6 +249,13 @@ def run(trainer: ChainTrainer, recipe: GrpoRecipe, out: Path) -> RunRecord:
     record = read_record(out)
     assert record is not None  # written before the first step
     return record
+
+
+def _besides(recipe: GrpoRecipe) -> list[Path]:
+    """Return the files beside the data that decide about prompts and rewards."""
+    judge = getattr(recipe, "judge", None)
+    world = [Path(judge.world) / "card.json"] if judge and judge.world else []
+    return [path for path in (Path(recipe.template), *world) if path.is_file()]
 
 
 def _first(comparisons: Iterable[Comparison], limit: int | None) -> Iterable[Comparison]:
