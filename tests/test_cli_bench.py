@@ -153,7 +153,10 @@ def test_policies_are_graded_and_ranked(tmp_path: Path) -> None:
 def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    longest = set()
+
     def judge(body: Body, n_earlier: int) -> Reply:
+        longest.add(body["max_tokens"])
         first = body["messages"][-1]["content"].find("Short.")
         second = body["messages"][-1]["content"].find("A longer")
         scores = (8, 2) if first < second else (2, 8)
@@ -164,7 +167,8 @@ def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
             arguments = [
                 *("pgenrm", "bench", str(data), "--methods", "judge-default", "--out", str(out)),
                 *("--model", "openai:m", "--base-url", server.base_url),
-                *("--max-retries", "0", "--processes", "1"),
+                *("--max-retries", "0", "--processes", "1", "--max-tokens", "77"),
+                *("--concurrency", "2", "--timeout", "60", "--context-window", "4000"),
             ]
             monkeypatch.setattr(sys, "argv", arguments)
             try:
@@ -184,6 +188,7 @@ def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
     assert 0 < kept.count(b"\n") < 48
     assert bench(judge, out) == 0
     assert bench(judge, tmp_path / "whole") == 0
+    assert longest == {77}
     whole = tmp_path / "whole" / "records" / "judge-default.seed0.jsonl"
     times = [t for t in read_times(whole.with_suffix(".times.jsonl")) if t.stage == "score"]
     assert (sum(t.n_asked for t in times), sum(t.n_cached for t in times)) == (96, 0)

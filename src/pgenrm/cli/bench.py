@@ -34,6 +34,7 @@ from pgenrm.cli.show import percent
 from pgenrm.cli.stored import dtype_option
 from pgenrm.data.lampqa import CANDIDATES
 from pgenrm.data.reward_bench import DOMAINS
+from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import EngineError, InputError
 from pgenrm.prototypes.embedder import MINILM
 from pgenrm.report.tables import correlation, points
@@ -155,8 +156,8 @@ def bench_command(
     model: Annotated[
         str,
         typer.Option(
-            help="Of judges and P-GenRM: attributes (no language model, so no judges), "
-            "openai:NAME, or a directory or hub id.",
+            help="Of judges and P-GenRM: attributes (no language model, so no judges), nano (the "
+            "bundled judge, for simulated texts), openai:NAME, or a directory or hub id.",
             rich_help_panel=MODEL,
         ),
     ] = "attributes",
@@ -175,6 +176,22 @@ def bench_command(
     max_retries: Annotated[
         int, typer.Option(min=0, help="Repeats of a failed request.", rich_help_panel=MODEL)
     ] = 8,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Requests under way at once, of all processes.", rich_help_panel=MODEL
+        ),
+    ] = 64,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
+    ] = 600.0,
+    context_window: Annotated[
+        int | None,
+        typer.Option(help="Tokens of prompt and answer; default: ask.", rich_help_panel=MODEL),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest chain or answer.", rich_help_panel=MODEL)
+    ] = 2048,
     reward_base: Annotated[
         str | None,
         typer.Option(
@@ -227,6 +244,7 @@ def bench_command(
         items = open_plan(out, source, dataset)
     note_command(out, ["pgenrm", *sys.argv[1:]])
     kept = store or out
+    n_processes = processes or (1 if kind_of(model) == "local" else os.cpu_count() or 1)
     options = MethodOptions(
         build=build_evaluator,
         model=ModelOptions(
@@ -236,6 +254,10 @@ def bench_command(
             adapter=adapter,
             device=device,
             max_retries=max_retries,
+            concurrency=max(1, concurrency // n_processes),
+            timeout_s=timeout_s,
+            context_window=context_window,
+            sampling=Sampling(max_tokens=max_tokens),
             cache=None if kind_of(model) == "attributes" else kept / "completions.sqlite",
         ),
         has_engine=kind_of(model) != "attributes",
@@ -252,7 +274,6 @@ def bench_command(
         wanted, left_out = possible(options, dataset)
         for name, why in left_out.items():
             stderr.print(f"left out: {name} {why}", style="yellow", markup=False, soft_wrap=True)
-    one_at_a_time = kind_of(model) == "local"
     tasks = tasks_of(wanted, seeds)
     failed = _run(
         tasks,
@@ -260,7 +281,7 @@ def bench_command(
         source,
         out,
         len(items),
-        processes or (1 if one_at_a_time else os.cpu_count() or 1),
+        n_processes,
         accept_unanswered=accept_unanswered,
     )
     if len(failed) < len(tasks):
