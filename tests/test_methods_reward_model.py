@@ -16,6 +16,7 @@ from pgenrm.errors import InputError
 from pgenrm.methods.recipe import load_recipe
 from pgenrm.methods.reward_model import RewardModel, RewardModelRecipe, conversation_ids
 from pgenrm.seeding import rng
+from pgenrm.train.callbacks import GuardCallback
 from pgenrm.types import Comparison, Message, Outcome, User
 from tests.method_cases import accuracy, scores
 from tests.tiny_llama import make_tiny_llama
@@ -92,6 +93,31 @@ def test_the_reward_model_learns_what_everybody_prefers(
     assert {"adapter_config.json" if name == "reward_model" else "config.json"} <= saved
 
 
+def test_a_killed_training_goes_on_to_the_same_model(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, validation = comparisons("train", 96), comparisons("validation", 16)
+    test = comparisons("test", 20, users=["new"])
+    whole = RewardModel(tiny, tmp_path / "whole", recipe=small())
+    whole.fit(train, validation)
+    steps = []
+    look = GuardCallback.on_pre_optimizer_step
+
+    def stop(self: GuardCallback, args: Any, state: Any, *rest: Any, **more: Any) -> None:
+        look(self, args, state, *rest, **more)
+        steps.append(state.global_step)
+        if len(steps) == 9:  # of 6 in an epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(GuardCallback, "on_pre_optimizer_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        RewardModel(tiny, tmp_path / "killed", recipe=small()).fit(train, validation)
+    again = RewardModel(tiny, tmp_path / "killed", recipe=small())
+    again.fit(train, validation)
+    assert steps[9] == 6, "the first epoch was done once more"
+    assert scores(again, test) == scores(whole, test)
+
+
 @pytest.mark.slow
 def test_personas_decide_where_users_differ(tiny: Path, tmp_path: Path) -> None:
     personas: dict[str, str] = {}
@@ -131,9 +157,9 @@ def test_of_two_benches_at_one_folder_one_trains_and_the_other_waits_for_it(
     trained = []
 
     class Counting(RewardModel):
-        def _train(self, rows: Dataset, checked: Dataset) -> None:
+        def _train(self, rows: Dataset, checked: Dataset, depends_on: str) -> None:
             trained.append(len(rows))
-            super()._train(rows, checked)
+            super()._train(rows, checked, depends_on)
 
     model = Counting(tiny, tmp_path, recipe=small())
     data = comparisons("train", 16), comparisons("validation", 4)

@@ -33,6 +33,7 @@ try:
         AutoTokenizer,
         EarlyStoppingCallback,
         PrinterCallback,
+        TrainerState,
     )
     from trl import RewardConfig, RewardTrainer
 
@@ -40,6 +41,7 @@ try:
     from pgenrm.methods.kept import fingerprint
     from pgenrm.methods.training import labelled_choices, seeded
     from pgenrm.train.callbacks import GuardCallback
+    from pgenrm.train.record import STATE_FILE, last_checkpoint
 except ImportError as error:
     raise MissingExtraError("train", "fine-tuning a reward model") from error
 
@@ -134,14 +136,18 @@ class RewardModel:
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.folder):
             if not self._is_kept(depends_on):
-                self._train(rows, checked)
+                self._train(rows, checked, depends_on)
                 (self.folder / "model" / LEARNT_FROM).write_text(depends_on, "utf-8")
             self._network = self._kept()  # also after training, lest a later run differ
 
-    def _train(self, rows: Dataset, checked: Dataset) -> None:
+    def _train(self, rows: Dataset, checked: Dataset, depends_on: str) -> None:
         checkpoints = self.folder / "checkpoints"
-        for stale in (checkpoints, self.folder / "model"):
-            shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(self.folder / "model", ignore_errors=True)
+        start = self._to_go_on_from(checkpoints, depends_on)
+        if start is None:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            checkpoints.mkdir()
+            (checkpoints / LEARNT_FROM).write_text(depends_on, "utf-8")
         trainer = RewardTrainer(
             model=self._network,
             args=self._config(),
@@ -152,8 +158,21 @@ class RewardModel:
             callbacks=[EarlyStoppingCallback(self.recipe.patience), GuardCallback(checkpoints)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
         trainer.save_model(str(self.folder / "model"))
+
+    def _to_go_on_from(self, checkpoints: Path, depends_on: str) -> Path | None:
+        """Return the checkpoint of a killed training; None where there is none of the same.
+
+        One that was killed after its last step is done anew: the trainer would go one step further.
+        """
+        begun, last = checkpoints / LEARNT_FROM, last_checkpoint(checkpoints)
+        if last is None or not begun.is_file() or begun.read_text("utf-8") != depends_on:
+            return None
+        state = TrainerState.load_from_json(str(last / STATE_FILE))
+        stopping: Any = state.stateful_callbacks["EarlyStoppingCallback"]
+        is_over = stopping["attributes"]["early_stopping_patience_counter"] >= self.recipe.patience
+        return None if is_over or state.global_step >= state.max_steps else last
 
     def _is_kept(self, depends_on: str) -> bool:
         path = self.folder / "model" / LEARNT_FROM
@@ -246,6 +265,7 @@ class RewardModel:
             "seed": self.seed,
             "max_length": None,  # is cut here
             "load_best_model_at_end": True,
+            "restore_callback_states_from_checkpoint": True,  # or patience would begin anew
             "metric_for_best_model": "eval_loss",
             "logging_nan_inf_filter": False,
             "disable_tqdm": True,
