@@ -79,13 +79,13 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
     """List the passes, the most important first."""
     return [
         Job("own", model, 3, 8),
-        Job("nobody", model, 0, 2),
-        Job("shuffled", model, 3, 2, is_shuffled=True),
-        Job("own-words", model, 3, 2, share=1 / 6, is_shown=True),
+        Job("nobody", model, 0, 2, share=1 / 2),
+        Job("shuffled", model, 3, 2, share=1 / 2, is_shuffled=True),
+        Job("own-words", model, 3, 2, share=1 / 10, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 10) for h in (1, 2, 4, 6)),
-        *(Job(f"of-{k}", model, 3, 8, share=1 / 15, n_responses=k) for k in (3, 4)),
-        Job("base", base, 3, 2, share=1 / 10),
-        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 10) for place in checkpoints),
+        *(Job(f"of-{k}", model, 3, 8, share=1 / 20, n_responses=k) for k in (3, 4)),
+        Job("base", base, 3, 2, share=1 / 30),
+        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 15) for place in checkpoints),
     ]
 
 
@@ -261,7 +261,7 @@ class Study:
             "share of the Bayes observer's gain, m = 8": gain_share(
                 users, pooled_right(own), bayes
             ),
-            "another user's past choices against none, points": mean(users, others),
+            "another user's past choices against none, points": mean(self.users("nobody"), others),
             "tokens of a chain": float(np.mean([c.n_tokens for j in own for c in j.chains])),
         }
 
