@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pgenrm.bench.metrics import evaluate
 from pgenrm.bench.run import read_times
 from pgenrm.cli import app, main
 from pgenrm.data.lampqa import CANDIDATES
+from pgenrm.data.reward_bench import DOMAINS
 from tests.bench_cases import dataset
 from tests.server import Body, Reply, Script, refuses, says, serve
 
@@ -148,6 +150,10 @@ def test_policies_are_graded_and_ranked(tmp_path: Path) -> None:
     assert runner.invoke(app, ["report", str(out)]).exit_code == 0
     assert "Ranking policies" in (out / "report.html").read_text()
     assert "P-GenRM-8B, Ind-8, Pro-4" in (out / "results.md").read_text()
+    with (out / "results.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert {row["domain"] for row in table} == {*DOMAINS, "mean"}
+    assert all(row["method"] == "longest" for row in table)
 
 
 def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pgenrm.bench.metrics import ALL
 from pgenrm.bench.plan import Command
 from pgenrm.bench.published import MeanAndError, PublishedRow, published
-from pgenrm.bench.results import BenchResult, MethodResult, Part
+from pgenrm.bench.results import BenchResult, MethodResult, Part, Ranking
 from pgenrm.bench.statistics import Estimate
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.types import Outcome
@@ -99,13 +99,31 @@ def share_of(part: Part, outcome: Outcome) -> float:
 
 
 def csv_table(result: BenchResult) -> str:
-    """Write a line for every method and part of the comparisons; shares are in [0, 1]."""
+    """Write a line for every method and part of the comparisons; shares are in [0, 1].
+
+    Where policies were ranked, a line for every method and domain.
+    """
     rows = [_csv_row(method, name, part) for method, name, part in _parts(result)]
+    rows = rows or [row for ranking in result.rankings for row in _ranking_rows(ranking)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["method"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _ranking_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
+    for domain, found in (*ranking.by_domain.items(), ("mean", ranking.mean)):
+        low, high = (found.interval if found else None) or (None, None)
+        yield {
+            "method": ranking.name,
+            "domain": domain,
+            "correlation": found.value if found else None,
+            "correlation_low": low,
+            "correlation_high": high,
+            "n_questions": ranking.n_questions,
+            "n_unscored": ranking.n_unscored,
+        }
 
 
 def _parts(result: BenchResult) -> Iterator[tuple[MethodResult, str, Part]]:
@@ -143,10 +161,14 @@ def _csv_row(method: MethodResult, name: str, part: Part) -> dict[str, Any]:
         "best_baseline": against.to if against else None,
         "order_consistency": method.order_consistency,
         "expected_calibration_error": expected_error(method),
+        "mean_of_runs": method.mean_of_runs,
+        "error_of_runs": method.error_of_runs,
         "n_chains": method.cost.n_chains,
         "n_prompt_tokens": method.cost.n_prompt_tokens,
         "n_completion_tokens": method.cost.n_completion_tokens,
         "seconds": method.cost.seconds,
+        "adapt_seconds": method.cost.adapt_seconds,
+        "fit_seconds": method.cost.fit_seconds,
         "version": " ".join(method.versions),
     }
 
