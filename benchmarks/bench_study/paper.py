@@ -19,16 +19,16 @@ BEGIN: Final = "<!-- tables, by make bench -->"
 END: Final = "<!-- end of tables -->"
 NO_HUB: Final = "not run here: the data set cannot be had without the hub"
 NOT_YET: Final = "not run in full yet"
+LAMPQA: Final = "`pgenrm bench lampqa` ([bench.md](bench.md#lamp-qa))"
 NO_GPU: Final = "not run here: trains policies of 8 billion weights"
+SCALING: Final = "`make scaling-study`"
+LADDER: Final = "[scaling.md](scaling.md#1-the-ladder)"
+PROTOTYPES: Final = "[scaling.md](scaling.md#4-prototypes)"
+ABLATION: Final = "`make ablation`"
 ELSEWHERE: Final = (
-    ("2: ladder of Ind-m and Pro-n", "`make scaling-study`", "[scaling.md](scaling.md)"),
-    ("3: ablation of the stages", "`make ablation`", NOT_YET),
-    ("5: LaMP-QA, cold start", "`pgenrm bench lampqa` ([bench.md](bench.md#lamp-qa))", NO_HUB),
-    ("7: weights of the rewards", "`make ablation`", NOT_YET),
-    ("13: number of prototypes", "`make scaling-study`", "[scaling.md](scaling.md)"),
     ("policies trained with the judge", "`pgenrm train rl`", NO_GPU),
-    ("figure: spectrum and accuracy by k", "`make scaling-study`", "[scaling.md](scaling.md)"),
-    ("figure: map of prototypes", "`make scaling-study`", "[scaling.md](scaling.md)"),
+    ("figure: spectrum and accuracy by k", SCALING, PROTOTYPES),
+    ("figure: map of prototypes", SCALING, PROTOTYPES),
 )
 """What other commands repeat: what, command, where our numbers stand or why there are none."""
 
@@ -49,7 +49,15 @@ def rewrite(page: Path, found: Mapping[str, Bench], why_no_model: str) -> None:
     text = page.read_text("utf-8")
     if BEGIN not in text or END not in text:
         raise SystemExit(f"{page} has no place for the tables; put {BEGIN} and {END} into it")
-    tables = "\n\n".join([_table_1(found, why_no_model), _table_12(found), _others(found)])
+    tables = "\n\n".join(
+        [
+            _table_1(found, why_no_model),
+            _table_12(found),
+            _by_accuracy(page.parent, found),
+            _rankings(),
+            _others(found),
+        ]
+    )
     between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     page.write_text(between.sub(lambda _: f"{BEGIN}\n\n{tables}\n\n{END}", text), "utf-8")
 
@@ -102,12 +110,47 @@ def _table_12(found: Mapping[str, Bench]) -> str:
     return markdown((*head, "ours, no language model", "ours, with the model"), rows)
 
 
+def _by_accuracy(docs: Path, found: Mapping[str, Bench]) -> str:
+    """Write the tables that other studies repeat, row by row."""
+    ours = published()
+    ablation = "[ablation.md](ablation.md)" if (docs / "ablation.md").exists() else NOT_YET
+    rungs = {_rung(r.m, r.n): (r.arena, r.prism) for r in ours.table_2}
+    rows: list[Row] = []
+    for number, table, command, where in (
+        ("2", rungs, SCALING, LADDER),
+        ("3", ours.table_3, ABLATION, ablation),
+        ("4", ours.table_4, "`make bench`", _personas(found)),
+        ("7", ours.table_7, ABLATION, ablation),
+        ("13", ours.table_13, SCALING, PROTOTYPES),
+    ):
+        rows += [
+            [number, label, f"{arena:.2f}", f"{prism:.2f}", command, where]
+            for label, (arena, prism) in table.items()
+        ]
+    return markdown(("table", "row", "Arena 8B", "PRISM 8B", "command", "ours"), rows)
+
+
+def _rung(m: int, n: int) -> str:
+    return f"Ind-{m}" + (f", Pro-{n}" if n else "")
+
+
+def _rankings() -> str:
+    rows = [
+        [system, *(f"{value:.3f}" for value in values), LAMPQA, NO_HUB]
+        for system, values in published().table_5.items()
+    ]
+    head = ("table 5: Spearman", "arts", "personal development", "society", "mean")
+    return markdown((*head, "command", "ours"), rows)
+
+
 def _others(found: Mapping[str, Bench]) -> str:
-    rows: list[Row] = [list(row) for row in ELSEWHERE]
-    rows.insert(2, ["4: persona or signals of the user", "`make bench`", _personas(found)])
-    rows.insert(5, ["10: mean over prototypes", "`make bench`", _over_prototypes(found)])
-    rows.append(["time on a test set", "`make bench`", _time(found)])
-    return markdown(("the paper's other tables", "command", "ours"), rows)
+    quotes = ", ".join(f"{name} {value:.2f}" for name, value in published().table_10.items())
+    rows: list[Row] = [
+        [f"10: mean over prototypes (PRISM: {quotes})", "`make bench`", _over_prototypes(found)],
+        *(list(row) for row in ELSEWHERE),
+        ["time on a test set", "`make bench`", _time(found)],
+    ]
+    return markdown(("what else the paper has", "command", "ours"), rows)
 
 
 def _personas(found: Mapping[str, Bench]) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pgenrm.types import Value
 
+ArenaAndPrism = Annotated[tuple[float, float], Field(description="percent, 8B")]
 MeanAndError = Annotated[tuple[float, float], Field(description="percent")]
 
 
@@ -48,10 +49,20 @@ class Published(Value):
     prompt_study_prism: dict[str, float]
     """By our name of the method; accuracy in percent."""
     table_2: tuple[PublishedRung, ...]
+    table_3: dict[str, ArenaAndPrism]
+    """Ablation of the training stages."""
+    table_4: dict[str, ArenaAndPrism]
+    """Persona against signals of the user."""
     table_5: dict[str, tuple[float, float, float, float]]
     """By system: Spearman for arts, personal development, society, and their mean."""
+    table_7: dict[str, ArenaAndPrism]
+    """Weights of the rewards."""
+    table_10: dict[str, float]
+    """By system: mean over prototypes of PRISM, in percent."""
     table_12: dict[int, float]
     """By number of past choices shown: accuracy on Arena in percent."""
+    table_13: dict[str, ArenaAndPrism]
+    """Number of prototypes, with Ind-8, Pro-4."""
 
 
 @cache

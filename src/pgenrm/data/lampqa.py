@@ -125,7 +125,7 @@ def load_lampqa(
         RowError: a row is wrong, or an answer is to no question of the split.
     """
     path = candidates or (folder / CANDIDATES if folder else None)
-    if path is None:
+    if path is None or not (candidates or path.exists()):
         raise InputError(
             "LaMP-QA has questions but no answers; give a file of them, JSON Lines of id, model "
             f"and response, as the candidates, or as {CANDIDATES} in the folder (--candidates, "
