@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import track
 
 from pgenrm import Comparison, Judgment
+from pgenrm.bench.plan import with_shared_histories
 from pgenrm.bench.statistics import Estimate, mean_over_users
-from pgenrm.history import gather_users
 from pgenrm.methods.altered import ShuffledUsers
 from pgenrm.prototypes.embedder import MINILM, Embedder, SentenceTransformerEmbedder
 from pgenrm.sim.config import WorldConfig
@@ -47,7 +47,8 @@ class Attributes:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Read texts as `pgenrm.methods.embeddings.View` writes them: [n_texts, dimension]."""
         responses = (text.removeprefix("assistant: ").partition("\n\nuser: ")[0] for text in texts)
-        return np.array([2 * read_attributes(response) - 1 for response in responses], np.float32)
+        found = [2 * read_attributes(response) - 1 for response in responses]
+        return np.array(found, np.float32).reshape(-1, self.dimension)
 
 
 def rows(
@@ -57,7 +58,8 @@ def rows(
     sizes = Sizes()
     config = WorldConfig.model_validate_json(WORLD_CONFIG.read_text("utf-8"))
     world = World(seed=sizes.world_seed, config=config)
-    asked = list(world.comparisons(Split.TEST_UNSEEN, n_asked))
+    asked = with_shared_histories(world.comparisons(Split.TEST_UNSEEN, n_asked), None)
+    known = {c.user.id: c.user for c in asked}
     minilm = SentenceTransformerEmbedder(MINILM, dtype="bfloat16", cache=vectors)
     conditions: list[tuple[Embedder, int]] = [(minilm, n_users[0])]
     conditions += [(Attributes(), n) for n in n_users]
@@ -70,7 +72,7 @@ def rows(
         method.fit(train, validation)
         seconds = time.perf_counter() - start
         shuffled = ShuffledUsers(method)
-        shuffled.adapt(gather_users(asked))
+        shuffled.adapt(list(known.values()))
         own, others = (right(of.score(asked), asked) for of in (method, shuffled))
         users = [c.user.id for c in asked]
         worth = mean_over_users(own - others, users)
