@@ -224,8 +224,11 @@ def _variants(every: tables.Bench) -> str:
     if apart:
         parts += [
             "Where the corrected form is not clearly ahead, this is what the published one does "
-            "otherwise; which part of it counts has not been tested:",
+            "otherwise:",
             "\n".join(apart),
+            "What a form can learn of a user hangs on what its embeddings say of a text: "
+            "`python -m benchmarks.frozen_reasons` fits all of them where a text is what it truly "
+            "has, and there the corrected forms learn users ([log](log.md)).",
         ]
     return "\n\n".join(parts)
 
