@@ -81,11 +81,11 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own", model, 3, 8),
         Job("nobody", model, 0, 2, share=1 / 2),
         Job("shuffled", model, 3, 2, share=1 / 2, is_shuffled=True),
-        Job("own-words", model, 3, 2, share=1 / 10, is_shown=True),
-        *(Job(f"choices-{h}", model, h, 2, share=1 / 10) for h in (1, 2, 4, 6)),
-        *(Job(f"of-{k}", model, 3, 8, share=1 / 20, n_responses=k) for k in (3, 4)),
-        Job("base", base, 3, 2, share=1 / 30),
-        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 15) for place in checkpoints),
+        Job("own-words", model, 3, 2, share=1 / 20, is_shown=True),
+        *(Job(f"choices-{h}", model, h, 2, share=1 / 20) for h in (1, 2, 4, 6)),
+        *(Job(f"of-{k}", model, 3, 8, share=1 / 50, n_responses=k) for k in (3, 4)),
+        Job("base", base, 3, 2, share=1 / 60),
+        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 30) for place in checkpoints),
     ]
 
 
