@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
-from pgenrm.train.bundled_rows import CURRICULUM_PART, RL_PART, write_world
+from pgenrm.train.bundled_rows import CURRICULUM_PART, RL_PART, WIDE, write_world
 from pgenrm.train.coverage import WORDS, WorldCoverage
 from pgenrm.train.curriculum import train_curriculum
 from pgenrm.train.recipe import load_recipe
@@ -134,7 +134,7 @@ def _common(one: Trained, world: Path, n_steps: int, sizes: Sizes) -> list[str]:
     return [
         f"seed={one.seed}",
         f"model.path={one.weights}",
-        f"data.path={world / 'train.jsonl'}",
+        f"data.path={world / WIDE}",
         f"trl.per_device_train_batch_size={sizes.n_completions}",
         f"trl.num_generations={N_GENERATIONS}",
         f"trl.max_steps={n_steps}",
