@@ -27,6 +27,7 @@ from pgenrm.train.hardness import (
 from pgenrm.train.record import RunStatus, read_record
 from pgenrm.train.rl_recipe import CurriculumRecipe
 from tests.tiny_rl import make_model, recipe, write_comparisons
+from tests.train_cases import LAUNCH_TWO
 
 pytestmark = [
     pytest.mark.local,
@@ -195,17 +196,11 @@ def test_an_estimate_that_was_stopped_goes_on(
     assert not list((tmp_path / "stopped").glob("hardness-*"))
 
 
-LAUNCH = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
-    *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
-]
-
-
 def run_twofold(tmp_path: Path, code: str, table: dict[str, Any]) -> tuple[int, str]:
     """Run code in two processes; return the exit status and what was written to stderr."""
     (tmp_path / "run.py").write_text(code)
     done = subprocess.run(
-        [*LAUNCH, str(tmp_path / "run.py"), json.dumps(table), str(tmp_path / "two")],
+        [*LAUNCH_TWO, str(tmp_path / "run.py"), json.dumps(table), str(tmp_path / "two")],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -24,7 +24,7 @@ from pgenrm.train.recipe import SftRecipe, load_recipe
 from pgenrm.train.sft import train_sft
 from pgenrm.types import Message
 from tests.tiny_llama import make_tiny_llama
-from tests.train_cases import chat_rows, losses, settings, tiny_recipe, write_rows
+from tests.train_cases import LAUNCH_TWO, chat_rows, losses, settings, tiny_recipe, write_rows
 
 pytestmark = [
     pytest.mark.local,
@@ -379,12 +379,9 @@ def test_two_processes_follow_one_with_twice_the_batch(
 ) -> None:
     out = tmp_path / "run"
     sets = settings(tiny, rows, *STEPS, "trl.per_device_train_batch_size=2")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
-    launch += ["--dynamo_backend=no", "--main_process_port=0", "-m"]
     command = ["pgenrm", "train", "sft", "sft/tiny", "--out", str(out)]
     done = subprocess.run(
-        [*launch, *command, *(f"--set={s}" for s in sets)],
+        [*LAUNCH_TWO, "-m", *command, *(f"--set={s}" for s in sets)],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -1,6 +1,7 @@
 """Small rows and recipes for tests of training: a run takes a second once TRL is loaded."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,11 @@ from typing import Any
 from pgenrm.train.recipe import SftRecipe, load_recipe
 
 N_ROWS = 24
+LAUNCH_TWO = [
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
+    *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
+]
+"""A command in two processes on the CPU."""
 
 
 def chat_rows(n: int = N_ROWS) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ class RewardModel:
         depends_on = fingerprint(self.name, self.version, self.seed, *rows, *checked)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.folder):
-            if not self._is_kept(depends_on):
+            if not _is_from(self.folder / "model", depends_on):
                 self._train(rows, checked, depends_on)
                 (self.folder / "model" / LEARNT_FROM).write_text(depends_on, "utf-8")
             self._network = self._kept()  # also after training, lest a later run differ
@@ -166,17 +166,13 @@ class RewardModel:
 
         One that was killed after its last step is done anew: the trainer would go one step further.
         """
-        begun, last = checkpoints / LEARNT_FROM, last_checkpoint(checkpoints)
-        if last is None or not begun.is_file() or begun.read_text("utf-8") != depends_on:
+        last = last_checkpoint(checkpoints)
+        if last is None or not _is_from(checkpoints, depends_on):
             return None
         state = TrainerState.load_from_json(str(last / STATE_FILE))
         stopping: Any = state.stateful_callbacks["EarlyStoppingCallback"]
         is_over = stopping["attributes"]["early_stopping_patience_counter"] >= self.recipe.patience
         return None if is_over or state.global_step >= state.max_steps else last
-
-    def _is_kept(self, depends_on: str) -> bool:
-        path = self.folder / "model" / LEARNT_FROM
-        return path.is_file() and path.read_text("utf-8") == depends_on
 
     def _kept(self) -> Any:
         """Return the trained model as it is on disk, with the adapters if there are any."""
@@ -310,6 +306,12 @@ class RewardModel:
             for i, reward in zip(some, logits[:, 0].float().tolist(), strict=True):
                 rewards[i] = reward
         return rewards
+
+
+def _is_from(folder: Path, depends_on: str) -> bool:
+    """Whether what lies in a folder was learnt from this."""
+    path = folder / LEARNT_FROM
+    return path.is_file() and path.read_text("utf-8") == depends_on
 
 
 def weights_identity(model: str | Path, revision: str | None) -> str:

@@ -177,11 +177,12 @@ def write_world(
     found = {key: json.loads(card.read_bytes())[key] for key in wanted}
     if found != wanted:
         raise InputError(f"{out} holds the world {found}, not {wanted}; delete it")
-    world = practice_world(seed, part)
-    n_seen = sum(world.person(i).is_seen for i in range(n_users))
-    rows = comparisons(world, seed, n_responses=n_responses)
-    lines = (c.model_dump_json() + "\n" for c in islice(rows, n_seen * world.config.n_train))
-    write_whole(out / WIDE, "".join(lines))
+    if not (out / WIDE).exists():
+        world = practice_world(seed, part)
+        n_seen = sum(world.person(i).is_seen for i in range(n_users))
+        rows = comparisons(world, seed, n_responses=n_responses)
+        lines = (c.model_dump_json() + "\n" for c in islice(rows, n_seen * world.config.n_train))
+        write_whole(out / WIDE, "".join(lines))
     return out
 
 

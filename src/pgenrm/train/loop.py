@@ -115,7 +115,7 @@ def remove_unfinished(out: Path) -> None:
             logger.warning("%s was not written to its end; removed", checkpoint)
             shutil.rmtree(checkpoint, ignore_errors=True)  # another process may still write
     shutil.rmtree(out / f"{MODEL_DIR}.partial", ignore_errors=True)
-    for left in out.glob("*.partial"):  # of files that are written whole
+    for left in filter(Path.is_file, out.glob("*.partial")):  # of files that are written whole
         left.unlink(missing_ok=True)
 
 
