@@ -1,5 +1,6 @@
 """The bundled judge's language: its chains, its tokenizer, its teacher, and its practice."""
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -56,7 +57,10 @@ features = st.lists(st.booleans(), min_size=len(ATTRIBUTES), max_size=len(ATTRIB
 )
 known = st.builds(
     steps.Steps,
-    choices=st.lists(st.builds(steps.PastReading, features, features), max_size=6).map(tuple),
+    choices=st.lists(
+        st.builds(steps.PastReading, st.integers(0, len(SCENARIOS) - 1), features, features),
+        max_size=6,
+    ).map(tuple),
     stated=st.lists(st.sampled_from(sorted(POLE_OF.values())), max_size=2).map(tuple),
     described=st.lists(
         st.tuples(st.integers(0, len(TASTE_NAMES) - 1), st.sampled_from((-1, 1))), max_size=1
@@ -110,7 +114,7 @@ def test_a_wrong_step_is_found(step: str) -> None:
     texts = (generator.random((6, len(ATTRIBUTES))) < 0.5).astype(float)
     texts[:, ATTRIBUTES.index("flawed")] = 0
     one = steps.Steps(
-        choices=(steps.PastReading(texts[0], texts[1]), steps.PastReading(texts[2], texts[3])),
+        choices=(steps.PastReading(1, *texts[:2]), steps.PastReading(2, *texts[2:4])),
         stated=(),
         described=(),
         leanings=(3, -1, 5),
@@ -224,6 +228,7 @@ def test_every_exercise_fits_and_counts_something(tokenizer: PreTrainedTokenizer
             encoder.meeting(one, generator),
             encoder.weighing(one, generator),
             encoder.adding(generator),
+            encoder.guessing(one, generator),
         ):
             assert len(row.input_ids) == len(row.completion_mask) <= CONTEXT_TOKENS
             assert row.completion_mask[0] == 0
@@ -248,6 +253,27 @@ def test_drills_count_what_follows_and_not_what_was_drawn(
         )
         last = [line for line in lines if hidden in line][-1]
         assert last.partition(":")[2].strip() not in shown
+
+
+def test_guessing_draws_from_the_posterior_in_every_scenario(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    one = next(c for c in cases(40) if c.user.history)
+    draws = [Encoder(tokenizer, TEACHER).guessing(one, np.random.default_rng(i)) for i in range(40)]
+    texts = [str(tokenizer.decode(row.input_ids)) for row in draws]
+    known = {text.partition("States:")[0] for text in texts}
+    drawn = [re.findall(r"Scenario: (\w+)\nLeans to: (.+?)(?:\n|<)", text) for text in texts]
+    closeness = {
+        name: np.mean([int(re.findall(r"[+-]\d+", dict(d)[name])[1]) for d in drawn])
+        for name in SCENARIOS
+    }
+
+    assert len(known) == 1
+    assert all(sorted(name for name, _ in d) == sorted(SCENARIOS) for d in drawn)
+    shares = TEACHER._posterior(one.user)
+    levels = steps.POINTS_PER_WEIGHT * shares @ TEACHER._levels[:, :, 1]
+    for name, expected in zip(SCENARIOS, levels, strict=True):
+        assert abs(closeness[name] - np.clip(expected, -11, 11)) < 1.5
 
 
 def test_a_chain_without_its_prompt_counts_all_but_what_only_the_prompt_tells(

@@ -31,7 +31,7 @@ STEPS: Final = (
     "ratings",
     "totals",
 )
-_OF_A_CHOICE: Final = ("Chosen", "Rejected", "Likes", "Dislikes", "Says", "So far")
+_OF_A_CHOICE: Final = ("Scenario", "Chosen", "Rejected", "Likes", "Dislikes", "Says", "So far")
 _TASTES: Final = re.compile(", ".join(rf"{name} ([+-]\d+)" for name in TASTE_NAMES))
 
 
@@ -92,7 +92,9 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
     )
     right["statements"] = said.get("States") == truth.stated
     right["leanings"] = leanings is not None and all(x % 2 for x in leanings)
-    right["scenario"] = scenario == SCENARIOS[truth.scenario]
+    right["scenario"] = scenario == SCENARIOS[truth.scenario] and (
+        [c.get("Scenario") for c in choices] == [SCENARIOS[c.scenario] for c in truth.choices]
+    )
     known = [row for row in read if row is not None]
     if len(known) == n:
         right["apart"] = differing == steps.apart(np.array(known))

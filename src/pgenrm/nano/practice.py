@@ -14,14 +14,25 @@ import numpy as np
 from pgenrm.chain import format
 from pgenrm.evaluator import ChainRequest
 from pgenrm.history import draw_pairs
-from pgenrm.nano.steps import MAX_LEANING, Steps, apart, chain, has, likes, listed, said, signed
+from pgenrm.nano.steps import (
+    MAX_LEANING,
+    Steps,
+    apart,
+    chain,
+    has,
+    likes,
+    listed,
+    part_one,
+    said,
+    signed,
+)
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.nano.tokenizer import ASSISTANT, END, MAX_CHOICES, USER
 from pgenrm.nano.words import POLES, TASTE_NAMES, pole
 from pgenrm.prompts import default_template
 from pgenrm.seeding import rng
 from pgenrm.sim.language import QUERIES, write_response
-from pgenrm.sim.tastes import CRITERIA, DESCRIPTIONS, FLAWED, WANTED
+from pgenrm.sim.tastes import CRITERIA, DESCRIPTIONS, FLAWED, SCENARIOS, WANTED
 from pgenrm.sim.world import Choice, Person, Split, World
 from pgenrm.types import Comparison
 
@@ -41,7 +52,7 @@ class Row:
     """1 where the loss counts."""
 
 
-N_RESPONSES: Final = ((2, 3, 4), (0.86, 0.09, 0.05))
+N_RESPONSES: Final = ((2, 3, 4), (0.74, 0.15, 0.11))
 """How many responses a comparison has, and how often."""
 FLAW_SHARE: Final = 0.03
 """Of the responses beyond two that are flawed."""
@@ -128,11 +139,22 @@ class Encoder:
         return self._alone(format(chain(self._steps(one))), TOLD_BY_PROMPT)
 
     def weighing(self, one: Comparison, generator: np.random.Generator) -> Row:
-        """Encode a chain from the leanings on, which are anybody's; they are not counted either."""
+        """Encode a chain from scenario and leanings on, which are anybody's and not counted."""
         leanings = generator.integers(-MAX_LEANING // 2, MAX_LEANING // 2 + 1, len(TASTE_NAMES))
         steps = replace(self._steps(one), leanings=tuple((2 * leanings + 1).tolist()))
-        _, start, rest = format(chain(steps)).partition("Leans to:")
-        return self._alone(start + rest, (start, *TOLD_BY_PROMPT))
+        _, start, rest = format(chain(steps)).rpartition("\nScenario:")
+        return self._alone(start + rest, ("Leans to:", *TOLD_BY_PROMPT))
+
+    def guessing(self, one: Comparison, generator: np.random.Generator) -> Row:
+        """Encode what is known of a user, and what he may lean to in every scenario."""
+        known, _, _ = "\n".join(part_one(self._steps(one))).rpartition("\nScenario:")
+        scenarios = generator.permutation(len(SCENARIOS)).tolist()
+        guessed = self._teacher.leanings(one.user, scenarios, generator)
+        lines = [
+            f"Scenario: {SCENARIOS[scenario]}\nLeans to: {signed(levels)}"
+            for scenario, levels in zip(scenarios, guessed, strict=True)
+        ]
+        return self._alone("\n".join([known, *lines]), TOLD_BY_PROMPT)
 
     def adding(self, generator: np.random.Generator) -> Row:
         """Encode what some choices say and the sums so far; what they say is not counted."""

@@ -6,6 +6,7 @@ chain itself says. Weights are multiples of four percent and ratings are 9 or 2,
 responses never tie.
 
     Past choice 1
+    Scenario: opinion                        what was asked for there
     Chosen: detail sources headings          what the texts have
     Rejected: lists humorous
     Likes: detail sources prose serious      where the two differ, the chosen one's side
@@ -13,8 +14,8 @@ responses never tie.
     Says: depth +3, closeness +0, care +1    likes for less dislikes of each taste's side
     So far: depth +5, closeness -2, care +1  the sum over choices up to this one
     States: prose care +                     stated criteria and self-description
+    Scenario: technical                      what is asked for now
     Leans to: depth +7, closeness -1, care +1
-    Scenario: technical
     Response 1: detail lists
     Response 2: humorous
     Sets response 1 apart: detail lists serious
@@ -53,9 +54,11 @@ _FLAW_POINTS: Final = POINTS_PER_WEIGHT * WorldConfig().flaw_weight
 
 @dataclass(frozen=True)
 class PastReading:
-    """What the two texts of a past choice have: [n_attributes] of 0 and 1 each."""
+    """What a past choice shows."""
 
+    scenario: int
     chosen: Array
+    """[n_attributes] of 0 and 1: what the text has."""
     rejected: Array
 
 
@@ -172,6 +175,7 @@ def part_one(steps: Steps) -> Iterator[str]:
         now = said(signs)
         so_far = [before + more for before, more in zip(so_far, now, strict=True)]
         yield f"Past choice {number}"
+        yield f"Scenario: {SCENARIOS[choice.scenario]}"
         yield f"Chosen: {listed(has(choice.chosen))}"
         yield f"Rejected: {listed(has(choice.rejected))}"
         yield f"Likes: {listed([pole(a, s) for a, s in signs])}"
@@ -181,8 +185,8 @@ def part_one(steps: Steps) -> Iterator[str]:
     stated = [pole(a, s) for a, s in steps.stated]
     stated += [f"{TASTE_NAMES[t]} {'+' if s > 0 else '-'}" for t, s in steps.described]
     yield f"States: {listed(stated)}"
-    yield f"Leans to: {signed(steps.leanings)}"
     yield f"Scenario: {SCENARIOS[steps.scenario]}"
+    yield f"Leans to: {signed(steps.leanings)}"
     for number, row in enumerate(steps.responses, 1):
         yield f"Response {number}: {listed(has(row))}"
     differing = apart(steps.responses)

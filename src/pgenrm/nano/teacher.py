@@ -70,19 +70,31 @@ class PosteriorTeacher:
         scenario, responses = self._world.source.read(
             request.context[-1].content, request.responses
         )
-        shares = self._posterior(request.user)
-        drawn = generator.choice(len(shares), size=self._n_averaged, p=shares)
+        [leanings] = self.leanings(request.user, [scenario], generator)
         return Steps(
             choices=tuple(
-                PastReading(*self._read(p.context[-1].content, p.chosen, p.rejected))
+                self._read(p.context[-1].content, p.chosen, p.rejected)
                 for p in request.user.history
             ),
             stated=tuple(_stated(criterion) for criterion in request.user.criteria),
             described=_described(request.user),
-            leanings=leanings_of(self._levels[drawn, scenario].mean(axis=0)),
+            leanings=leanings,
             scenario=scenario,
             responses=responses,
         )
+
+    def leanings(
+        self, user: User, scenarios: Sequence[int], generator: np.random.Generator
+    ) -> list[tuple[int, ...]]:
+        """Draw what the user may lean to in each scenario: [n_tastes] each, independently."""
+        shares = self._posterior(user)
+        size = (len(scenarios), self._n_averaged)
+        return [
+            leanings_of(self._levels[drawn, scenario].mean(axis=0))
+            for scenario, drawn in zip(
+                scenarios, generator.choice(len(shares), size=size, p=shares), strict=True
+            )
+        ]
 
     def _sampled(self, request: ChainRequest) -> ChainSet:
         chains = [
@@ -94,8 +106,9 @@ class PosteriorTeacher:
         )
 
     @lru_cache(maxsize=256)  # noqa: B019 - the teacher lives as long as the process
-    def _read(self, query: str, chosen: str, rejected: str) -> Array:
-        return self._world.source.read(query, (chosen, rejected))[1]
+    def _read(self, query: str, chosen: str, rejected: str) -> PastReading:
+        scenario, features = self._world.source.read(query, (chosen, rejected))
+        return PastReading(scenario, *features)
 
     def _posterior(self, user: User) -> Array:
         log_weights = self._particles.of_statements(user).astype(float)

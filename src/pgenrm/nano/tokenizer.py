@@ -130,7 +130,7 @@ def _of_prompts() -> Iterator[str]:
 def _of_chains() -> Iterator[str]:
     """Yield the constants, words and numbers of chains; JSON escapes its line breaks."""
     lines = ["Chosen:", "Rejected:", "Likes:", "Dislikes:", "States:", "Scenario:", "Most:"]
-    lines += [f"Past choice {i}\nChosen:" for i in range(1, MAX_CHOICES + 1)]
+    lines += [f"Past choice {i}\nScenario:" for i in range(1, MAX_CHOICES + 1)]
     lines += [f"{head} {TASTE_NAMES[0]}" for head in ("Says:", "So far:", "Leans to:")]
     numbers = range(1, MAX_RESPONSES + 1)
     lines += [f"Response {i}:" for i in numbers] + [f"Sets response {i} apart:" for i in numbers]

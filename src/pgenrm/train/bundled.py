@@ -51,8 +51,8 @@ class Sizes:
 
 
 FULL: Final = Sizes(
-    n_exercises=60_000,
-    n_comparisons=16_000,
+    n_exercises=80_000,
+    n_comparisons=18_000,
     n_users=1_200,
     n_responses=None,
     n_history=N_HISTORY,

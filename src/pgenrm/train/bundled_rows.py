@@ -31,14 +31,15 @@ except ImportError as error:
 EXERCISES: Final = (
     ("reading", 0.12),
     ("difference", 0.10),
-    ("choice", 0.13),
-    ("statement", 0.08),
-    ("meeting", 0.07),
-    ("chain_only", 0.12),
-    ("adding", 0.10),
-    ("weighing", 0.18),
-    ("text", 0.05),
-    ("impersonal", 0.05),
+    ("choice", 0.12),
+    ("statement", 0.07),
+    ("meeting", 0.05),
+    ("chain_only", 0.10),
+    ("adding", 0.09),
+    ("guessing", 0.14),
+    ("weighing", 0.13),
+    ("text", 0.04),
+    ("impersonal", 0.04),
 )
 """Share of each exercise among the rows; `impersonal` judges for a user who is not known at all."""
 N_PER_PART: Final = 10_000
@@ -93,7 +94,7 @@ def _exercise(encoder: Encoder, name: str, one: Comparison, generator: Any) -> R
     if name in {"statement", "adding"}:
         own: Row = getattr(encoder, name)(generator)
         return own
-    if name in {"meeting", "weighing"}:
+    if name in {"meeting", "guessing", "weighing"}:
         asked: Row = getattr(encoder, name)(one, generator)
         return asked
     if name == "impersonal":
