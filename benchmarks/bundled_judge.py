@@ -16,7 +16,6 @@ All intervals are 95 % bootstrap intervals over users.
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,19 +25,15 @@ from typing import Final
 
 import numpy as np
 from benchmarks.nano_judging import judged, single_right
+from benchmarks.nano_steps import guesses_follow, right_by_scores, steps_right, with_steps_right
 from benchmarks.scaling_study.setting import with_others_history
 from numpy.typing import NDArray
 from rich.console import Console
-from scipy.stats import spearmanr
 
 from pgenrm import Comparison, Judgment
 from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resample
-from pgenrm.evaluator import ChainRequest
-from pgenrm.history import draw_history
-from pgenrm.nano.check import STEPS, Truth, guess, right_steps
+from pgenrm.cli.models import NANO_TEMPERATURE
 from pgenrm.nano.practice import comparisons as wide_comparisons
-from pgenrm.nano.teacher import PosteriorTeacher
-from pgenrm.seeding import rng
 from pgenrm.sim.observer import references
 from pgenrm.sim.world import Split, World, without_statements
 from pgenrm.types import Arithmetic, Outcome
@@ -64,6 +59,7 @@ class Job:
     is_shuffled: bool = False
     """Whether users come with the past choices of others."""
     n_responses: int = 2
+    temperature: float = NANO_TEMPERATURE
 
     def given(self, world: World, n: int) -> list[Comparison]:
         """Return what is judged."""
@@ -81,6 +77,7 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own", model, 3, 8),
         Job("nobody", model, 0, 2, share=1 / 2),
         Job("shuffled", model, 3, 2, share=1 / 2, is_shuffled=True),
+        Job("hot", model, 3, 8, share=1 / 5, temperature=1.0),
         Job("own-words", model, 3, 2, share=1 / 20, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 20) for h in (1, 2, 4, 6)),
         *(Job(f"of-{k}", model, 3, 8, share=1 / 50, n_responses=k) for k in (3, 4)),
@@ -97,6 +94,7 @@ def judged_in(job: Job, given: Sequence[Comparison], out: Path, console: Console
         model=job.model,
         m=job.m,
         n_history=job.h,
+        temperature=job.temperature,
         seed=JUDGE_SEED,
         settings={"world": WORLD_SEED, **vars(job)},
         console=console,
@@ -129,35 +127,6 @@ def gain_share(
 def mean(users: Sequence[str], values: NDArray[np.float64]) -> Estimate:
     """Return a mean in percent, or in percentage points where values are differences."""
     return mean_over_users(100 * values, users)
-
-
-def steps_right(
-    given: Sequence[Comparison], judgments: Sequence[Judgment], world: World
-) -> dict[str, float]:
-    """Return the share of chains that have each step right, in percent."""
-    teacher = PosteriorTeacher(world, n_particles=2)
-    found: Counter[str] = Counter()
-    n = 0
-    for comparison, judgment in zip(given, judgments, strict=True):
-        shown = draw_history(comparison, judgment.n_history, judgment.seed)
-        for written in judgment.chains:
-            request = ChainRequest(
-                id=shown.id,
-                user=shown.user,
-                context=shown.context,
-                responses=tuple(shown.responses[i] for i in written.order),
-            )
-            truth = Truth.of(teacher.steps(request, rng(0)))
-            found.update(k for k, is_right in right_steps(written.chain, truth).items() if is_right)
-            n += 1
-    return {step: 100 * found[step] / n for step in STEPS} if n else {}
-
-
-def guesses_follow(judgments: Iterable[Judgment]) -> float:
-    """Return Spearman's correlation of what chains lean to with their own sums, over all tastes."""
-    found = [guess(written.chain) for judgment in judgments for written in judgment.chains]
-    sums, leanings = zip(*(pair for pair in found if pair is not None), strict=True)
-    return float(spearmanr(np.concatenate(sums), np.concatenate(leanings)).statistic)
 
 
 def chains_of(judgments: Iterable[Judgment]) -> tuple[int, int, int]:
@@ -234,6 +203,7 @@ class Study:
             self.row("nobody", "no past choices"),
             *(self.row(name, words) for name, words in shown[:2]),
             self.row("own", "3 past choices"),
+            self.row("hot", "3 past choices, sampled at temperature 1"),
             *(self.row(name, words) for name, words in shown[2:]),
             self.row("own-words", "3 past choices and own words"),
             self.row("shuffled", "3 past choices of another user"),
@@ -269,6 +239,22 @@ class Study:
         """Return the share of chains that have each step right, in percent."""
         part = slice(N_STEPS_CHECKED)
         return steps_right(self.given["own"][part], self.judgments["own"][part], self.world)
+
+    def losses(self) -> list[tuple[str, Estimate | None, Estimate | None]]:
+        """Return accuracies of one chain and of eight where other steps than leanings are right."""
+        given, own, users = self.given["own"], self.judgments["own"], self.users("own")
+        labels = [c.label for c in given]
+        rows: list[tuple[str, Estimate | None, Estimate | None]] = [
+            ("as written", mean(users, single_right(own)), mean(users, pooled_right(own)))
+        ]
+        words = {"own": "its leanings, all other steps right", "teacher": "the teacher's, too"}
+        for name, scores in with_steps_right(given, own, self.world, JUDGE_SEED).items():
+            single, pooled = (
+                mean(users, right_by_scores(scores, labels, is_single=is_single))
+                for is_single in (True, False)
+            )
+            rows.append((words[name], single, pooled))
+        return rows
 
 
 AIMS: Final = (">= 99.5", ">= 98", ">= 0.80", ">= 0.93", "within 2", "")
@@ -318,7 +304,12 @@ def markdown(study: Study, checkpoints: Sequence[Path], command: str) -> str:
         *(f"| {step} | {value:.1f} |" for step, value in study.steps().items()),
         "",
         "Leanings are a guess, of which the table counts the form alone. Their rank correlation "
-        f"with the chain's own sums is {guesses_follow(study.judgments['own']):.2f}.",
+        f"with the chain's own sums is {guesses_follow(study.judgments['own']):.2f}. What they "
+        "cost:",
+        "",
+        "| chains | one chain, % | m = 8, % |",
+        "|---|---|---|",
+        *(f"| {name} | {shown(one)} | {shown(eight)} |" for name, one, eight in study.losses()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from pgenrm import Comparison, Judgment, PGenRM
-from pgenrm.cli.models import ModelOptions, build_evaluator
+from pgenrm.cli.models import NANO_TEMPERATURE, ModelOptions, build_evaluator
 from pgenrm.engines.nano import NanoEngine
+from pgenrm.engines.protocol import Sampling
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.runs import Run, read_judgments
 
@@ -24,6 +25,7 @@ def judged(
     m: int,
     n_history: int,
     seed: int,
+    temperature: float = NANO_TEMPERATURE,
     settings: dict[str, Any],
     console: Console,
 ) -> list[Judgment]:
@@ -36,15 +38,20 @@ def judged(
         m: chains for each.
         n_history: past choices shown.
         seed: of orders, drawn choices and sampling.
+        temperature: of the sampling.
         settings: what else the judgments depend on.
         console: where progress is shown.
     """
-    evaluator = build_evaluator(ModelOptions(model=model))
+    evaluator = build_evaluator(
+        ModelOptions(model=model, sampling=Sampling(temperature=temperature))
+    )
     assert isinstance(evaluator, LanguageModelEvaluator)
     assert isinstance(evaluator.engine, NanoEngine)
     weights = evaluator.engine.weights_identity
     rm = PGenRM(evaluator, m, n_history=n_history, seed=seed)
-    with Run(path, {**settings, "seed": seed, "m": m, "weights": weights}) as run:
+    with Run(
+        path, {**settings, "seed": seed, "m": m, "weights": weights, "temperature": temperature}
+    ) as run:
         left = list(run.remaining(given))
         for judgment in track(rm.judge(left), path.stem, len(left), console=console):
             run.add(judgment)

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-from benchmarks.bundled_judge import (
-    Job,
-    chains_of,
-    guesses_follow,
-    judged_in,
-    steps_right,
-)
+from benchmarks.bundled_judge import Job, chains_of, judged_in
+from benchmarks.nano_steps import guesses_follow, steps_right
 from rich.console import Console
 
 from pgenrm.sim.world import World

@@ -28,7 +28,23 @@ from pgenrm.bench.results import BenchResult
 from pgenrm.bench.run import Task
 from pgenrm.cli.bench_compare import compare_command
 from pgenrm.cli.bench_grade import grade_command
-from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, kind_of
+from pgenrm.cli.model_options import (
+    MODEL,
+    Adapter,
+    BaseUrl,
+    Concurrency,
+    ContextWindow,
+    Device,
+    MaxRetries,
+    Timeout,
+)
+from pgenrm.cli.models import (
+    ModelOptions,
+    build_evaluator,
+    check_given,
+    kind_of,
+    temperature_of,
+)
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
 from pgenrm.cli.stored import dtype_option
@@ -43,7 +59,6 @@ from pgenrm.types import Outcome
 
 RUN: Final = "run"
 DATA = "Data"
-MODEL = "Model"
 
 
 class _RunByDefault(TyperGroup):
@@ -161,34 +176,16 @@ def bench_command(
             rich_help_panel=MODEL,
         ),
     ] = "attributes",
-    base_url: Annotated[
-        str | None, typer.Option(help="Address of the server.", rich_help_panel=MODEL)
-    ] = None,
+    base_url: BaseUrl = None,
     template: Annotated[
         Path | None, typer.Option(help="A chain template of your own.", rich_help_panel=MODEL)
     ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu.", rich_help_panel=MODEL)
-    ] = None,
-    max_retries: Annotated[
-        int, typer.Option(min=0, help="Repeats of a failed request.", rich_help_panel=MODEL)
-    ] = 8,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Requests under way at once, of all processes.", rich_help_panel=MODEL
-        ),
-    ] = 64,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
-    ] = 600.0,
-    context_window: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and answer; default: ask.", rich_help_panel=MODEL),
-    ] = None,
+    adapter: Adapter = None,
+    device: Device = None,
+    max_retries: MaxRetries = 8,
+    concurrency: Concurrency = 64,
+    timeout_s: Timeout = 600.0,
+    context_window: ContextWindow = None,
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest chain or answer.", rich_help_panel=MODEL)
     ] = 2048,
@@ -257,7 +254,7 @@ def bench_command(
             concurrency=max(1, concurrency // n_processes),
             timeout_s=timeout_s,
             context_window=context_window,
-            sampling=Sampling(max_tokens=max_tokens),
+            sampling=Sampling(temperature=temperature_of(model), max_tokens=max_tokens),
             cache=None if kind_of(model) == "attributes" else kept / "completions.sqlite",
         ),
         has_engine=kind_of(model) != "attributes",

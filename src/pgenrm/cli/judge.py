@@ -10,7 +10,18 @@ import typer
 from rich.console import Console
 
 from pgenrm.cli.judging import judge_all
-from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
+from pgenrm.cli.model_options import (
+    MODEL,
+    Adapter,
+    BaseUrl,
+    Concurrency,
+    ContextWindow,
+    Device,
+    MaxRetries,
+    Structured,
+    Timeout,
+)
+from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, temperature_of
 from pgenrm.cli.rejected import RejectedRows, rejected_path
 from pgenrm.cli.scaling import ERROR, AggregatorName, ScalingOptions, build_scaling, check_scaling
 from pgenrm.engines.protocol import Sampling, StructuredOutput
@@ -21,7 +32,6 @@ from pgenrm.runs import Run
 from pgenrm.scaling.aggregate import ChainScale
 from pgenrm.types import ScoreSource
 
-MODEL = "Model"
 SAMPLING = "Sampling"
 SIMILAR = "Similar users"
 EFFORT = "Chains until settled"
@@ -47,52 +57,20 @@ def judge_command(
             rich_help_panel=MODEL,
         ),
     ] = "attributes",
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the server, e.g. http://localhost:8000/v1; the key comes from "
-            "OPENAI_API_KEY.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    base_url: BaseUrl = None,
     template: Annotated[
         Path | None,
         typer.Option(
             help="A prompt template of your own (docs/prompts.md).", rich_help_panel=MODEL
         ),
     ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cuda, mps or cpu, for a local model and the embedder; default: the best.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    context_window: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and chain; default: ask.", rich_help_panel=MODEL),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests under way at once.", rich_help_panel=MODEL)
-    ] = 64,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
-    ] = 600.0,
-    max_retries: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Repeats of a failed request, ever later; 8 wait 1 to 2 minutes in all.",
-            rich_help_panel=MODEL,
-        ),
-    ] = 8,
-    structured: Annotated[
-        StructuredOutput,
-        typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),
-    ] = StructuredOutput.OFF,
+    adapter: Adapter = None,
+    device: Device = None,
+    context_window: ContextWindow = None,
+    concurrency: Concurrency = 64,
+    timeout_s: Timeout = 600.0,
+    max_retries: MaxRetries = 8,
+    structured: Structured = StructuredOutput.OFF,
     m: Annotated[
         int | None,
         typer.Option(
@@ -113,7 +91,15 @@ def judge_command(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0, rich_help_panel=SAMPLING)] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Default: 1, as in the paper; 0.7 for nano.",
+            show_default=False,
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     top_p: Annotated[float, typer.Option(min=0, max=1, rich_help_panel=SAMPLING)] = 1.0,
     max_tokens: Annotated[
         int,
@@ -273,7 +259,10 @@ def judge_command(
     With similar users: pgenrm judge FILE -m 8 -n 4 --prototypes DIR
     """
     sampling = Sampling(
-        temperature=temperature, top_p=top_p, max_tokens=max_tokens, structured=structured
+        temperature=temperature_of(model, temperature),
+        top_p=top_p,
+        max_tokens=max_tokens,
+        structured=structured,
     )
     if retry_unscored and out is None:
         raise InputError("--retry-unscored needs --out, the run to continue")

@@ -25,7 +25,8 @@ class ModelOptions(Value):
     model: str = "attributes"
     base_url: str | None = None
     template: Path | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling | None = None
+    """None samples at `temperature_of` the model."""
     concurrency: int = 64
     timeout_s: float = 600.0
     max_retries: int = 8
@@ -41,6 +42,11 @@ LANGUAGE_MODELS = ("openai", "local", "nano")
 NANO_CHAIN_TOKENS = 640
 """Upper bound on chains of the bundled judge: with 6 past choices and 4 responses they had up to
 567 tokens, and their prompts fit into the rest of its window."""
+TEMPERATURE = 1.0
+"""The paper's."""
+NANO_TEMPERATURE = 0.7
+"""So small a model is not sure enough of a step with one right answer to be sampled as it is: at 1
+it draws wrong ones (docs/log.md)."""
 ONLY_FOR = {
     "base_url": ("openai",),
     "concurrency": ("openai",),
@@ -77,6 +83,13 @@ def check_given(model: str, given: Iterable[str]) -> None:
             raise InputError(f"{option} has no effect on --model {model}; it needs {needed}")
 
 
+def temperature_of(model: str, given: float | None = None) -> float:
+    """Return the temperature that was given, or what a model of this kind is sampled at."""
+    if given is not None:
+        return given
+    return NANO_TEMPERATURE if kind_of(model) == "nano" else TEMPERATURE
+
+
 def build_evaluator(options: ModelOptions) -> ModelEvaluator:
     """Build the evaluator that the options name.
 
@@ -90,7 +103,7 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
         EngineError: the model cannot be loaded.
     """
     kind, name = kind_of(options.model), options.model.partition(":")[2]
-    sampling = options.sampling
+    sampling = options.sampling or Sampling(temperature=temperature_of(options.model))
     if kind == "attributes":
         return AttributeEvaluator(AttributeModel.load(Path(name)) if name else None)
     if kind == "openai":

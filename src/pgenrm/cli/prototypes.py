@@ -18,7 +18,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from pgenrm.cli.models import ModelOptions, build_evaluator, check_given
+from pgenrm.cli.models import ModelOptions, build_evaluator, check_given, temperature_of
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import CONTROL_SIGNS
 from pgenrm.cli.stored import (
@@ -120,7 +120,15 @@ def fit_command(
             rich_help_panel=WRITER,
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0, rich_help_panel=WRITER)] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Default: 1, as in the paper; 0.7 for nano.",
+            show_default=False,
+            rich_help_panel=WRITER,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Longest chain.", rich_help_panel=WRITER)
     ] = 2048,
@@ -196,7 +204,9 @@ def fit_command(
             model=model,
             base_url=base_url,
             template=template,
-            sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+            sampling=Sampling(
+                temperature=temperature_of(model, temperature), max_tokens=max_tokens
+            ),
             concurrency=concurrency,
             cache=cache,
         )

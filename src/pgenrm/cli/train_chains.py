@@ -9,7 +9,18 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from pgenrm.cli.judge import MODEL, RUN, SAMPLING, file_digest
+from pgenrm.cli.judge import RUN, SAMPLING, file_digest
+from pgenrm.cli.model_options import (
+    MODEL,
+    Adapter,
+    BaseUrl,
+    Concurrency,
+    ContextWindow,
+    Device,
+    MaxRetries,
+    Structured,
+    Timeout,
+)
 from pgenrm.cli.models import ONLY_FOR, ModelOptions, build_evaluator, kind_of
 from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.rejected import RejectedRows, rejected_path
@@ -60,51 +71,20 @@ def chains_command(
             rich_help_panel=MODEL,
         ),
     ] = "attributes",
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the server, e.g. http://localhost:8000/v1; the key comes from "
-            "OPENAI_API_KEY.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    base_url: BaseUrl = None,
     teacher_template: Annotated[
         Path | None,
         typer.Option(
             help="A prompt of your own for the teacher (docs/prompts.md).", rich_help_panel=MODEL
         ),
     ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter for a local model.", rich_help_panel=MODEL)
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cuda, mps or cpu, for a local model; default: the best.", rich_help_panel=MODEL
-        ),
-    ] = None,
-    context_window: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and chain; default: ask.", rich_help_panel=MODEL),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests under way at once.", rich_help_panel=MODEL)
-    ] = 64,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", help="Seconds per request.", rich_help_panel=MODEL)
-    ] = 600.0,
-    max_retries: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Repeats of a failed request, ever later; 8 wait 1 to 2 minutes in all.",
-            rich_help_panel=MODEL,
-        ),
-    ] = 8,
-    structured: Annotated[
-        StructuredOutput,
-        typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),
-    ] = StructuredOutput.OFF,
+    adapter: Adapter = None,
+    device: Device = None,
+    context_window: ContextWindow = None,
+    concurrency: Concurrency = 64,
+    timeout_s: Timeout = 600.0,
+    max_retries: MaxRetries = 8,
+    structured: Structured = StructuredOutput.OFF,
     chains: Annotated[
         int,
         typer.Option(
@@ -283,7 +263,9 @@ def _teachers(options: ModelOptions, stack: ExitStack) -> tuple[Teachers, dict[s
     population = options.model.partition(":")[2] if _kind(options.model) == "attributes" else ""
     recorded = {
         "teacher_template": file_digest(options.template),
-        "sampling": options.sampling.model_dump(mode="json", exclude={"temperature"}),
+        "sampling": evaluator.sampling.model_dump(mode="json", exclude={"temperature"})
+        if isinstance(evaluator, LanguageModelEvaluator)
+        else None,
         "context_window": options.context_window,
         "adapter": str(options.adapter) if options.adapter else None,
         "population": file_digest(Path(population)) if population else None,
