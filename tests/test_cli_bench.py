@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pgenrm.bench.metrics import evaluate
+from pgenrm.bench.metrics import ALL, evaluate
+from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.bench.run import read_times
 from pgenrm.cli import app, main
 from pgenrm.data.lampqa import CANDIDATES
 from pgenrm.data.reward_bench import DOMAINS
+from pgenrm.types import Outcome
 from tests.bench_cases import dataset
 from tests.server import Body, Reply, Script, refuses, says, serve
 
@@ -91,6 +93,35 @@ def test_help_names_both_ways_to_call_it() -> None:
     text = runner.invoke(app, ["bench", "--help"]).output
     assert "compare" in text
     assert "sim|prism|arena|lampqa|PATH" in text.replace("\n", "")
+
+
+def test_all_methods_run_on_a_simulated_world_or_say_what_they_lack(tmp_path: Path) -> None:
+    """With real components: MiniLM embeddings, fits of everything that learns, prototypes."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    world, out = tmp_path / "world", tmp_path / "bench"
+    arguments = ["simulate", "--users", "40", "--seed", "3", "--out", str(world)]
+    assert runner.invoke(app, arguments).exit_code == 0
+    done = runner.invoke(
+        app,
+        [
+            *("bench", "sim", "--folder", str(world), "--methods", "all", "--limit", "4"),
+            *("--processes", "1", "--embed-dtype", "bfloat16", "--out", str(out)),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    left_out = set(re.findall(r"left out: (\S+)", done.output))
+    assert left_out == {
+        *(row.name for row in ROWS if row.kind is Kind.JUDGE),
+        *("reward-model", "reward-model-personas"),
+    }
+
+    result = evaluate(out)
+    assert {method.name for method in result.methods} == {row.name for row in ROWS} - left_out
+    for method in result.methods:
+        whole = method.parts[ALL]
+        assert whole.n == 8
+        assert whole.outcomes[Outcome.UNSCORED] == 0, method.name
 
 
 HUB = Path(__file__).parent / "fixtures" / "hub"

@@ -130,7 +130,7 @@ def curriculum(tmp_path: Path, **trl: Any) -> dict[str, Any]:
 
 
 def trajectory(out: Path) -> list[tuple[Any, ...]]:
-    names = ("step", "reward", "loss", "grad_norm", "hard_share_seen")
+    names = ("step", "reward", "loss", "grad_norm", "hard_share_seen", "hardness_mean")
     return [tuple(row[n] for n in names) for row in read_rows(out / METRICS_FILE) if "loss" in row]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,14 @@ class ProgressCallback(TrainerCallback):
         if shown:
             text = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
             self._progress.update(self._task, shown=text)
+
+    def track(self, rounds: Iterable[Any], what: str, n_rounds: int) -> Iterator[Any]:
+        """Yield what is to be done between two steps, under a bar of its own."""
+        task = self._progress.add_task(what, total=n_rounds, shown="")
+        for one in rounds:
+            yield one
+            self._progress.advance(task)
+        self._progress.remove_task(task)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -5,9 +5,10 @@ first step and every so often after; `hardness` has the definition, the schedule
 file is the stage from end to end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.console import Console
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.seeding import derive_seed
 from pgenrm.train.blocks import first_free_block, n_blocks
-from pgenrm.train.callbacks import append_row, read_rows, write_rows
+from pgenrm.train.callbacks import ProgressCallback, append_row, read_rows, write_rows
 from pgenrm.train.grpo import ChainTrainer, Rollouts, grpo_config, n_prompts
 from pgenrm.train.hardness import CurriculumDraw, Estimate, HardnessLog, hardness
 from pgenrm.train.record import RunRecord, finished_run
@@ -108,7 +109,7 @@ def train_curriculum(
 
 
 class _Mix:
-    """Log the share of hard pairs that was planned, and the one among the prompts of a block."""
+    """Log how many hard pairs were planned and are there, and how hard pairs are on average."""
 
     def __init__(self, log: HardnessLog, draw: CurriculumDraw) -> None:
         self._log = log
@@ -121,6 +122,7 @@ class _Mix:
         return {
             "hard_share_planned": self._draw.share(rollouts.block),
             "hard_share_seen": sum(r["id"] in hard for r in rollouts.rows) / len(rollouts.rows),
+            "hardness_mean": fmean(self._log.known(rollouts.block).values()),
         }
 
 
@@ -163,6 +165,13 @@ class _Probe(TrainerCallback):
         if state.global_step % self._spec.every == 0 and state.global_step < state.max_steps:
             self._estimate(state.global_step, self._spec.n_pairs)
 
+    def _shown(self, batches: Any) -> Iterator[Any]:
+        """Yield the batches, with a bar of their own where somebody watches."""
+        for callback in self._trainer.callback_handler.callbacks:
+            if isinstance(callback, ProgressCallback):
+                return callback.track(batches, "how hard pairs are", len(batches))
+        return iter(batches)
+
     def see(self, rollouts: Rollouts) -> Mapping[str, float]:
         """Keep what became of chains that are not trained on; an `Observer`."""
         if rollouts.block is None:
@@ -185,7 +194,7 @@ class _Probe(TrainerCallback):
         trainer.model.eval()
         trainer.beta = 0.0  # or the reference would read all chains, for nothing
         with torch.random.fork_rng():
-            for k, batch in enumerate(trainer.get_eval_dataloader(rows)):
+            for k, batch in enumerate(self._shown(trainer.get_eval_dataloader(rows))):
                 if k >= n_done:
                     self._seen = {}
                     torch.manual_seed(

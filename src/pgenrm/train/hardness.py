@@ -110,13 +110,19 @@ class HardnessLog:
         """Return the ids of the pairs that are hard in a block."""
         return {self._ids[i] for i in self.pools(block)[0]}
 
+    def known(self, block: int) -> dict[str, float]:
+        """Return the hardness of pairs by id, as it is known for a block."""
+        known: dict[str, float] = {}
+        for estimate in self.estimates:
+            if estimate.from_block <= block:
+                known |= estimate.hardness
+        return known
+
     def pools(self, block: int) -> tuple[list[int], list[int]]:
         """Return the indices of hard and of other pairs, as they are known for a block."""
         n_known = sum(estimate.from_block <= block for estimate in self.estimates)
         if n_known not in self._pools:
-            hardness: dict[str, float] = {}
-            for estimate in self.estimates[:n_known]:
-                hardness |= estimate.hardness
+            hardness = self.known(block)
             ranked = sorted(
                 range(len(self._ids)),
                 key=lambda i: (-hardness.get(self._ids[i], 0.0), self._lots[i]),
