@@ -44,7 +44,7 @@ def test_every_row_of_the_paper_is_run_or_the_reason_is_given() -> None:
 
 def test_without_a_language_model_everything_else_is_run() -> None:
     kept = [step.name for step in benches(Sizes(), None, None)]
-    assert kept == ["all", "all-once", *(f"history-{n}" for n in HISTORY_SIZES)]
+    assert kept == ["all", *(f"history-{n}" for n in HISTORY_SIZES)]
 
 
 @pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)
@@ -134,6 +134,29 @@ def test_a_fall_is_measured_against_what_is_known_of_nobody(
     interval: tuple[float, float] | None, level: str
 ) -> None:
     assert tables.level_of(Estimate(value=0.02, interval=interval)) == level
+
+
+def test_differences_are_over_the_seeds_that_both_were_run_with(study: Path) -> None:
+    every, nobody = tables.Bench(study / "all"), tables.Bench(study / "history-0")
+    shuffled, without = every.right["gpo+shuffled"], nobody.right["gpo"]
+    assert (set(shuffled), set(without)) == ({0, 1}, {0})
+    found = every.difference("gpo+shuffled", "gpo", nobody)
+    assert found is not None
+    assert found.value == pytest.approx((shuffled[0] - without[0]).mean())
+    assert (shuffled[0] - shuffled[1]).mean() != 0  # so that the mean of both would be another
+
+
+def test_a_form_is_ahead_only_if_it_is_with_every_seed(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = tables.Bench(study / "all")
+    rows = {row[0]: is_ahead for row, is_ahead in tables.variant_rows(bench)}
+    assert rows == {"GPO": True, "LoRe": False}
+    bench.right["gpo"][1] = bench.right["gpo-published"][1] - 0.01  # behind with one seed
+    row, is_ahead = next(r for r in tables.variant_rows(bench) if r[0][0] == "GPO")
+    assert bench.difference("gpo", "gpo-published").interval[0] > 0  # type: ignore[union-attr, index]
+    assert not is_ahead
+    assert row[-1].endswith(", -1.0")
 
 
 def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_world_that_is_there_is_taken_only_if_it_is_the_right_one(tmp_path: Pa
     written = (world / "train.jsonl").stat().st_mtime_ns
     assert write_world(world, 4, 0, RL_PART) == world
     assert (world / "train.jsonl").stat().st_mtime_ns == written
-    with pytest.raises(InputError, match=r"holds the world .*; delete it"):
+    with pytest.raises(InputError, match=r"was made otherwise"):
         write_world(world, 5, 0, RL_PART)
 
 

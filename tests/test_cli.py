@@ -203,6 +203,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         (["--base-url", "http://localhost"], "--base-url has no effect on --model attributes"),
         (["--template", "x.jinja"], "it needs openai:NAME or PATH"),
         (["--model", "openai:m", "--device", "cpu"], "--device has no effect on --model openai:m"),
+        (["--model", "openai:m", "--extra-body", "[1]"], "--extra-body must be a JSON object"),
         (["--temperature", "0.5"], "--temperature has no effect on --model attributes"),
         (["-"], "standard input can be read once only"),
         (["--model", "attributes:none.json"], "none.json cannot be read"),

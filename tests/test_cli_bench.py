@@ -194,6 +194,7 @@ def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
 
     def judge(body: Body, n_earlier: int) -> Reply:
         longest.add(body["max_tokens"])
+        assert body["chat_template_kwargs"] == {"enable_thinking": False}
         first = body["messages"][-1]["content"].find("Short.")
         second = body["messages"][-1]["content"].find("A longer")
         scores = (8, 2) if first < second else (2, 8)
@@ -206,6 +207,7 @@ def test_a_server_that_dies_half_way_leaves_a_bench_that_goes_on(
                 *("--model", "openai:m", "--base-url", server.base_url),
                 *("--max-retries", "0", "--processes", "1", "--max-tokens", "77"),
                 *("--concurrency", "2", "--timeout", "60", "--context-window", "4000"),
+                *("--extra-body", '{"chat_template_kwargs": {"enable_thinking": false}}'),
             ]
             monkeypatch.setattr(sys, "argv", arguments)
             try:

@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     table: dict[str, Any] = recipe(model, data, alpha=0, beta=1)
     chosen = RlRecipe.model_validate(table)
     config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
-    prompts = load_prompts(chosen, config)
+    prompts = load_prompts(chosen, config, tmp_path)
     trainer = start_trainer(
         chosen,
         tmp_path / "run",

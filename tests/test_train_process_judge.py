@@ -152,6 +152,24 @@ def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(tmp_path: Path
     assert time.monotonic() > back_at
 
 
+def test_what_a_server_lost_is_asked_again_when_it_is_back_before_anybody_looks(
+    tmp_path: Path,
+) -> None:
+    lost: list[str] = []
+
+    def grade(body: dict[str, Any], n_earlier: int) -> Reply:
+        if is_ping(body):
+            return says("Yes")
+        if not lost:
+            lost.append(prompt_of(body))
+            return refuses(400)  # not asked again by the engine
+        return says("1: 1\n2: 0")
+
+    with judging(grade, patience_s=60, cache=tmp_path / "cache.sqlite") as (judge, _):
+        assert judge.rate([asked("c0"), asked("c1")]) == [0.5, 0.5]
+    assert lost
+
+
 def test_a_server_that_stays_dead_stops_the_run_with_a_reason() -> None:
     with (
         judging(lambda body, n: refuses(503), patience_s=0.3) as (judge, _),

@@ -165,8 +165,13 @@ def test_every_attribute_of_the_world_can_be_said_in_the_words_of_both_kinds_of_
     assert nano_meaning("Wit") is None
 
 
-def rubric_of(request: Comparison, named: dict[str, float]) -> CoverageRequest:
+def rubric_of(
+    request: Comparison, named: dict[str, float], wanted: dict[str, float] | None = None
+) -> CoverageRequest:
+    """A chain with this rubric, and with these wishes in PART 1; None takes those of the rubric."""
     words = {nano_meaning(word): word for word in POLE_OF}
+    wishes = named if wanted is None else wanted
+    said = [f"{words[n, 1 if w > 0 else -1]} {round(1000 * abs(w))}" for n, w in wishes.items()]
     return CoverageRequest(
         id=request.id,
         user_id=request.user.id,
@@ -174,7 +179,7 @@ def rubric_of(request: Comparison, named: dict[str, float]) -> CoverageRequest:
         responses=request.responses,
         criteria=(),
         chain=EvaluationChain(
-            preferences="",
+            preferences=f"Wants here: {' '.join(said) or 'nothing'}",
             criteria=tuple(
                 Criterion(name=words[name, 1 if weight > 0 else -1], weight=abs(weight))
                 for name, weight in named.items()
@@ -245,6 +250,34 @@ def test_a_true_wish_that_is_left_out_and_one_that_tells_nothing_apart_cost_cove
         assert isinstance(whole, float)
         assert all(isinstance(rating, float) and rating < whole for rating in others)
     assert n_tried > 30
+
+
+def test_a_rubric_that_part_one_does_not_lead_to_earns_no_more_than_part_one() -> None:
+    world = World(seed=3)
+    judge = WorldCoverage(world, WORDS["nano"])
+    [one] = world.comparisons(Split.TEST_UNSEEN, 1)
+    truth = judge.truth(rubric_of(one, {}))
+    name, weight = max(truth.items(), key=lambda item: abs(item[1]))
+    right, alone, at_odds, silent = judge.rate(
+        [
+            rubric_of(one, truth),
+            rubric_of(one, truth, wanted={name: weight}),
+            rubric_of(one, truth, wanted={name: -weight}),
+            rubric_of(one, truth, wanted={}),
+        ]
+    )
+    assert isinstance(right, float)
+    assert isinstance(alone, float)
+    assert right > alone > 0
+    assert (at_odds, silent) == (0, 0)
+
+
+def test_comparisons_of_another_world_are_refused() -> None:
+    judge = WorldCoverage(World(seed=3), WORDS["nano"])
+    own, others = (list(World(seed=s).comparisons(Split.TRAIN, 30)) for s in (3, 4))
+    assert judge.criteria(own) == {}
+    with pytest.raises(InputError, match=r"has other texts in the judge's world \(seed 3\)"):
+        judge.criteria(others)
 
 
 def test_signed_weights_add_up_by_attribute() -> None:

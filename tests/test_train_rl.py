@@ -243,7 +243,8 @@ def test_a_group_that_does_not_fill_the_batch_is_an_early_error(model: Path, dat
 @pytest.mark.parametrize(
     ("trl", "message"),
     [
-        ({"max_steps": -1}, "trl.max_steps is missing"),
+        ({"max_steps": -1}, "trl.max_steps is -1; give a whole number from 1 on"),
+        ({"num_generations": "eight"}, "trl.num_generations is 'eight'; give a whole number"),
         ({"steps_per_generation": 2, "save_steps": 3}, "save_steps is 3"),
         ({"save_steps": 0.05}, "save_steps is 0.05; give it in steps"),
         ({"reward_weights": [1.0]}, "trl.reward_weights: not here"),
@@ -289,7 +290,7 @@ def test_a_group_with_a_failed_process_score_goes_by_its_other_rewards(
     trl = {"max_steps": 1, "per_device_train_batch_size": 128, "num_generations": 16}
     chosen = rl_recipe(model, data, alpha=0.5, judge=JUDGE, trl=trl)
     config = grpo_config(chosen, tmp_path, reward_weights=[0.5, 1.0, 1.0])
-    prompts = load_prompts(chosen, config, Judge(rate).criteria)
+    prompts = load_prompts(chosen, config, tmp_path, Judge(rate).criteria)
     trainer = start_trainer(
         chosen,
         tmp_path,
@@ -370,10 +371,46 @@ def test_a_run_knows_the_template_that_its_prompts_were_made_with(
     own = make_model(tmp_path / "model")
     chosen = rl_recipe(own, data)
     config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
-    before = load_prompts(chosen, config).fingerprint
-    assert load_prompts(chosen, config).fingerprint == before
+    before = load_prompts(chosen, config, tmp_path).fingerprint
+    assert load_prompts(chosen, config, tmp_path).fingerprint == before
     (own / "short.jinja").write_text((own / "short.jinja").read_text().replace("{{ query }}", ""))
-    assert load_prompts(chosen, config).fingerprint != before
+    assert load_prompts(chosen, config, tmp_path).fingerprint != before
+
+
+def test_a_limit_draws_comparisons_of_all_users(data: Path, tmp_path: Path) -> None:
+    chosen = rl_recipe(make_model(tmp_path / "model"), data)
+    few = chosen.model_copy(update={"data": chosen.data.model_copy(update={"limit": 8})})
+    config = grpo_config(few, tmp_path / "run", reward_weights=[1.0, 1.0])
+    whole, drawn = (load_prompts(r, config, tmp_path).dataset["id"] for r in (chosen, few))
+    assert len(drawn) == 8
+    assert set(drawn) <= set(whole)
+    assert drawn != whole[:8]
+    other = few.model_copy(update={"seed": few.seed + 1})
+    assert load_prompts(other, config, tmp_path).dataset["id"] != drawn
+
+
+def test_criteria_are_asked_for_once_and_kept_with_the_run(tmp_path: Path) -> None:
+    data = write_comparisons(tmp_path / "comparisons.jsonl")
+    chosen = rl_recipe(make_model(tmp_path / "model"), data)
+    config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
+    asked = []
+
+    def criteria_of(comparisons: Sequence[Comparison]) -> Criteria:
+        asked.append(len(comparisons))
+        found: dict[str, tuple[str, ...] | Failure] = {c.user.id: ("Short.",) for c in comparisons}
+        found[comparisons[0].user.id] = Failure(kind=FailureKind.FORMAT, reason="nothing")
+        return found
+
+    first = load_prompts(chosen, config, tmp_path / "run", criteria_of)
+    again = load_prompts(chosen, config, tmp_path / "run", criteria_of)
+    assert len(asked) == 1
+    assert again.dataset["criteria"] == first.dataset["criteria"]
+    assert again.facts == first.facts
+    assert first.facts["n_users_without_criteria_by_failure"] == 1
+    with data.open("a") as stream:
+        stream.write(data.read_text().splitlines()[0] + "\n")
+    load_prompts(chosen, config, tmp_path / "run", criteria_of)
+    assert len(asked) == 2, "other data have other criteria"
 
 
 def test_a_reward_that_never_differs_is_warned_about() -> None:
@@ -393,6 +430,23 @@ def test_a_reward_that_never_differs_is_warned_about() -> None:
     with pytest.warns(PgenrmWarning, match=r"nothing to learn: for 3 steps .*outcome 0\)"):
         log(6, 1.0)
     log(7, 1.0)  # and not with every step from then on
+
+
+def test_one_reward_that_never_differs_is_warned_about_by_name() -> None:
+    callback = ConstantRewardCallback(n_steps=3)
+    args, control = TrainingArguments(use_cpu=True, report_to=[]), TrainerControl()
+
+    def log(step: int, std: float) -> None:
+        logs = {"frac_reward_zero_std": 0.0, "rewards/process/std": 0.3}
+        logs |= {"rewards/outcome/mean": 0.0, "rewards/outcome/std": std}
+        logs |= {"rewards/format_error/mean": 0.0, "rewards/format_error/std": 0.0}
+        callback.on_log(args, TrainerState(global_step=step), control, logs=logs)
+
+    callback.on_train_begin(args, TrainerState(), control)
+    for step, std in ((1, 0.0), (2, 0.5), (3, 0.0), (4, 0.0)):
+        log(step, std)
+    with pytest.warns(PgenrmWarning, match="the reward outcome has been 0 for every chain of 3"):
+        log(5, 0.0)
 
 
 # ---------------------------------------------------------------- learning

@@ -32,11 +32,15 @@ def main() -> None:
     from benchmarks.ablation.variants import Sizes, train_all
     from rich.console import Console
 
+    from pgenrm.errors import PgenrmError
     from pgenrm.prototypes.plots import svg_of
 
     console = Console()
     sizes = Sizes(options.steps, options.completions, options.users, options.seeds)
-    judges = list(train_all(options.source, options.out, sizes, console))
+    try:
+        judges = list(train_all(options.source, options.out, sizes, console))
+    except PgenrmError as error:
+        sys.exit(f"error: {error}")
     questions = Questions(options.comparisons)
     found: dict[str, dict[str, list[Figures]]] = {}
     for judge in judges:

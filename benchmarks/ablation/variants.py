@@ -11,6 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
+from pgenrm.errors import InputError
 from pgenrm.train.bundled_rows import CURRICULUM_PART, RL_PART, WIDE, write_world
 from pgenrm.train.coverage import WORDS, WorldCoverage
 from pgenrm.train.curriculum import train_curriculum
@@ -72,7 +73,13 @@ def train_all(source: Path, out: Path, sizes: Sizes, console: Console) -> Iterat
         out: where the runs go.
         sizes: of the runs.
         console: where progress is shown.
+
+    Raises:
+        InputError: there are no such stages.
     """
+    for stage in ("base", "sft"):
+        if not (source / stage / MODEL_DIR).is_dir():
+            raise InputError(f"{source} has no weights of the stage {stage}: make train-nano first")
     yield Trained(BASE, None, source / "base" / MODEL_DIR)
     start = source / "sft" / MODEL_DIR
     yield Trained(SFT, None, start)

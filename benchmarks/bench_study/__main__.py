@@ -84,11 +84,11 @@ def is_complete(out: Path, bench: Bench) -> bool:
     from pgenrm.bench.plan import ITEMS
     from pgenrm.bench.run import records_path
 
-    items = out / bench.folder / ITEMS
+    items = out / bench.name / ITEMS
     if not items.exists():
         return False
     n_items = items.read_bytes().count(b"\n")
-    paths = (records_path(out / bench.folder, t) for t in tasks_of(bench.methods, bench.n_seeds))
+    paths = (records_path(out / bench.name, t) for t in tasks_of(bench.methods, bench.n_seeds))
     return all(p.exists() and p.read_bytes().count(b"\n") == n_items for p in paths)
 
 

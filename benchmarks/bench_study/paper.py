@@ -20,13 +20,14 @@ END: Final = "<!-- end of tables -->"
 NO_HUB: Final = "not run here: the data set cannot be had without the hub"
 NOT_YET: Final = "not run in full yet"
 LAMPQA: Final = "`pgenrm bench lampqa` ([bench.md](bench.md#lamp-qa))"
+WITH: Final = "`make bench`, or `pgenrm bench sim --folder runs/bench-study/world --seed 511` with"
 NO_GPU: Final = "not run here: trains policies of 8 billion weights"
 SCALING: Final = "`make scaling-study`"
 LADDER: Final = "[scaling.md](scaling.md#1-the-ladder)"
 PROTOTYPES: Final = "[scaling.md](scaling.md#4-prototypes)"
 ABLATION: Final = "`make ablation`"
 ELSEWHERE: Final = (
-    ("policies trained with the judge", "`pgenrm train rl`", NO_GPU),
+    ("policies trained with the judge", NOTHING, NO_GPU),
     ("figure: spectrum and accuracy by k", SCALING, PROTOTYPES),
     ("figure: map of prototypes", SCALING, PROTOTYPES),
 )
@@ -74,7 +75,7 @@ def _table_1(found: Mapping[str, Bench], why_no_model: str) -> str:
         ]
         for name, row in published().table_1.items()
     ]
-    head = ("table 1", "Arena 8B", "PRISM 8B", "`make bench`, or `pgenrm bench sim` with")
+    head = ("table 1", "Arena 8B", "PRISM 8B", WITH)
     return markdown((*head, "ours, no language model", "ours, with the model"), rows)
 
 
@@ -106,7 +107,7 @@ def _table_12(found: Mapping[str, Bench]) -> str:
         ]
         for n in HISTORY_SIZES
     ]
-    head = ("table 12: past choices", "Arena 8B", "`make bench`, or `pgenrm bench sim` with")
+    head = ("table 12: past choices", "Arena 8B", WITH)
     return markdown((*head, "ours, no language model", "ours, with the model"), rows)
 
 
@@ -119,13 +120,13 @@ def _by_accuracy(docs: Path, found: Mapping[str, Bench]) -> str:
     for number, table, command, where in (
         ("2", rungs, SCALING, LADDER),
         ("3", ours.table_3, ABLATION, ablation),
-        ("4", ours.table_4, "`make bench`", _personas(found)),
+        ("4", ours.table_4, "`make bench`", None),
         ("7", ours.table_7, ABLATION, ablation),
         ("13", ours.table_13, SCALING, PROTOTYPES),
     ):
         rows += [
-            [number, label, f"{arena:.2f}", f"{prism:.2f}", command, where]
-            for label, (arena, prism) in table.items()
+            [number, row, f"{arena:.2f}", f"{prism:.2f}", command, where or _persona(row, found)]
+            for row, (arena, prism) in table.items()
         ]
     return markdown(("table", "row", "Arena 8B", "PRISM 8B", "command", "ours"), rows)
 
@@ -153,12 +154,12 @@ def _others(found: Mapping[str, Bench]) -> str:
     return markdown(("what else the paper has", "command", "ours"), rows)
 
 
-def _personas(found: Mapping[str, Bench]) -> str:
-    names = ("judge-cot", "synthesize-me", "judge-psi")
-    figures = {n: _of_model(found, n, "") for n in names}
-    if set(figures.values()) == {NOTHING}:
-        return "not run here: no language model"
-    return ", ".join(f"{name} {figure}" for name, figure in figures.items())
+def _persona(row: str, found: Mapping[str, Bench]) -> str:
+    """Return our figure for a row of table 4, whatever model its judge is."""
+    names = {"SynthesizeMe": "synthesize-me", "PSI": "judge-psi"}
+    name = names.get(row.rpartition("+ ")[2], "judge-cot")
+    figure = _of_model(found, name, "")
+    return "not run here: no language model" if figure == NOTHING else f"{name} {figure}"
 
 
 def _over_prototypes(found: Mapping[str, Bench]) -> str:

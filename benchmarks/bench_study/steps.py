@@ -22,12 +22,12 @@ OURS: Final = tuple(row.name for row in ROWS if row.kind is Kind.OURS)
 CONTROLS: Final = tuple(row.name for row in ROWS if row.kind in {Kind.CONTROL, Kind.REFERENCE})
 PERSONALISED: Final = (*LEARNT, *PUBLISHED, "pgenrm-ind8", "pgenrm-ind8-pro4", "bayes-observer")
 """Methods that learn or read something of each user, in the bench without a language model."""
-SEEDED: Final = "pgenrm-ind8-pro4"
-"""Of P-GenRM's forms with prototypes the one that is run with several seeds: the others have the
-same prototypes."""
 FLIPPED: Final = ("gpo", "lore", "pgenrm-ind8", "bayes-observer")
 """Those that are also run with every past choice turned round."""
 PERSONALISED_BY_MODEL: Final = ("judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
+PERSONALISED_JUDGES: Final = tuple(
+    name for name in JUDGES if name not in {"judge-default", "judge-cot", "judge-psi"}
+)
 NOT_RUN: Final = {
     "reward-model-personas": "SynthesizeMe would have to ask the model up to some 200 times for "
     "each training user",
@@ -45,7 +45,7 @@ class Sizes:
     """No world of the pilots that settled the recipes."""
     n_seeds: int = 3
     """Runs of every method that learns from others."""
-    n_model: int = 120
+    n_model: int = 160
     """Comparisons of each split that the language model judges with chains."""
     n_judges: int = 30
     """... under prompts other than those of chains, which the bundled judge was never taught."""
@@ -72,8 +72,6 @@ class Bench:
 
     name: str
     methods: tuple[str, ...]
-    into: str | None = None
-    """Name of the bench that it adds methods to; None is one of its own."""
     model: str | None = None
     """None: no language model; P-GenRM's chains are the attribute evaluator's."""
     limit: int | None = None
@@ -81,11 +79,6 @@ class Bench:
     n_seeds: int = 1
     n_calibration: int | None = None
     reward_base: str | None = None
-
-    @property
-    def folder(self) -> str:
-        """Where its records lie."""
-        return self.into or self.name
 
     def command(self, out: Path, sizes: Sizes) -> list[str]:
         """Return the arguments of `pgenrm`."""
@@ -102,7 +95,7 @@ class Bench:
             "--embed-dtype": "bfloat16",
             "--processes": 1 if self.model else None,  # the others find its completions
             "--store": out / "store",
-            "--out": out / self.folder,
+            "--out": out / self.name,
         }
         options = [text for k, v in given.items() if v is not None for text in (k, str(v))]
         return ["bench", "sim", "--folder", str(out / "world"), *options]
@@ -127,18 +120,15 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
         reward_base: language model that the reward model is fine-tuned from; None leaves it out.
     """
     learnt = (*LEARNT, *PUBLISHED, *(("reward-model",) if reward_base else ()))
-    shuffled = [name for name in PERSONALISED if name != SEEDED]
     yield Bench(
         "all",
         (
-            *(*learnt, SEEDED, *CONTROLS, *_shuffled(shuffled)),
+            *(*learnt, *OURS, *CONTROLS, *_shuffled(PERSONALISED)),
             *(f"{name}+flipped" for name in FLIPPED),
         ),
         n_seeds=sizes.n_seeds,
         reward_base=reward_base,
     )
-    once = [name for name in OURS if name != SEEDED]
-    yield Bench("all-once", (*once, f"{SEEDED}+shuffled"), into="all")
     for n in HISTORY_SIZES:
         methods = (*LEARNT, *PUBLISHED, *OURS[: 1 if n else 2], "bayes-observer")
         yield Bench(f"history-{n}", methods, n_history=n)
@@ -150,7 +140,12 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
         methods=(*OURS, "judge-psi", *_shuffled(PERSONALISED_BY_MODEL), *LEARNT, *CONTROLS),
         limit=sizes.n_model,
     )
-    yield replace(of_model, name="model-judges", methods=tuple(JUDGES), limit=sizes.n_judges)
+    yield replace(
+        of_model,
+        name="model-judges",
+        methods=(*JUDGES, *_shuffled(PERSONALISED_JUDGES)),
+        limit=sizes.n_judges,
+    )
     yield replace(
         of_model,
         name="model-synthesize-me",

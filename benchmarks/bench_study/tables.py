@@ -5,8 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from benchmarks.bench_study.steps import HISTORY_SIZES, NOT_RUN
 
+from pgenrm.accuracy import OUTCOMES
 from pgenrm.bench.metrics import ALL, HARD, evaluate, read_runs
 from pgenrm.bench.plan import Item, read_items
 from pgenrm.bench.published import published
@@ -56,24 +58,39 @@ class Bench:
         return read_items(self.out)
 
     @cached_property
-    def right(self) -> dict[str, Floats]:
-        """Of every method, the share of its runs that were right: [n_comparisons]."""
-        runs = read_runs(self.out, self.items)
-        return {run.name: run.share_of(Outcome.CORRECT) for run in runs}
+    def right(self) -> dict[str, dict[int, Floats]]:
+        """Of every method, by the seed of the run, what was right: [n_comparisons] of 0 and 1."""
+        correct = OUTCOMES.index(Outcome.CORRECT)
+        return {
+            runs.name: {
+                task.seed: (outcomes == correct).astype(float)
+                for task, outcomes in zip(runs.tasks, runs.outcomes, strict=True)
+            }
+            for runs in read_runs(self.out, self.items)
+        }
 
     def difference(self, name: str, to: str, of: "Bench | None" = None) -> Estimate | None:
         """Compare a method with one of this bench or of another over the same comparisons.
 
         Returns:
-            The first less the second, paired by user; None where one of them was not run.
+            The first less the second, paired by user, over the seeds that both were run with; None
+            where one of them was not run.
         """
+        found = self.by_seed(name, to, of)
+        if not found:
+            return None
+        users = [item.comparison.user.id for item in self.items]
+        return mean_over_users(np.mean(list(found.values()), axis=0), users)
+
+    def by_seed(self, name: str, to: str, of: "Bench | None" = None) -> dict[int, Floats]:
+        """Return by seed what a method has right, less what another has: [n_comparisons] each."""
         other = of or self
         if name not in self.methods or to not in other.methods:
-            return None
+            return {}
         if [i.comparison.id for i in self.items] != [i.comparison.id for i in other.items]:
             raise SystemExit(f"{self.out} and {other.out} are over different comparisons")
-        users = [item.comparison.user.id for item in self.items]
-        return mean_over_users(self.right[name] - other.right[to], users)
+        mine, others = self.right[name], other.right[to]
+        return {seed: mine[seed] - others[seed] for seed in sorted(mine.keys() & others.keys())}
 
 
 def is_there(out: Path) -> bool:
@@ -182,19 +199,20 @@ def level_of(above: Estimate | None) -> str:
     return "stays above the population's level" if low > 0 else "how far cannot be told"
 
 
-def is_above(difference: Estimate) -> bool:
-    """Whether the interval of a difference lies above nothing."""
-    return difference.interval is not None and difference.interval[0] > 0
+def variant_rows(bench: Bench) -> list[tuple[Row, bool]]:
+    """Return corrected beside published forms, and whether they are ahead.
 
-
-def variant_rows(bench: Bench) -> list[tuple[Row, Estimate]]:
-    """Return corrected beside published forms, with the paired difference."""
+    That takes an interval above 0 and every seed: intervals are over users, and seeds differ too.
+    """
     rows = []
     for name in bench.methods:
         plain = name.removesuffix("-published")
         if name.endswith("-published") and (gain := bench.difference(plain, name)):
+            by_seed = [float(d.mean()) for d in bench.by_seed(plain, name).values()]
+            is_ahead = gain.interval is not None and min(gain.interval[0], *by_seed) > 0
             cells = [accuracy(bench.methods[n]) for n in (plain, name)]
-            rows.append(([row_of(plain).label, *cells, points(gain)], gain))
+            seeds = ", ".join(f"{100 * value:+.1f}" for value in by_seed)
+            rows.append(([row_of(plain).label, *cells, points(gain), seeds], is_ahead))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The command line: `pgenrm judge`, `calibrate`, `prototypes`, `simulate`, `data`, `demo`."""
+"""The command line: `pgenrm` and its commands."""
 
 import io
 import sys

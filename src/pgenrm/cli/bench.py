@@ -35,6 +35,7 @@ from pgenrm.cli.model_options import (
     Concurrency,
     ContextWindow,
     Device,
+    ExtraBody,
     MaxRetries,
     Timeout,
 )
@@ -183,6 +184,7 @@ def bench_command(
     adapter: Adapter = None,
     device: Device = None,
     max_retries: MaxRetries = 8,
+    extra_body: ExtraBody = "{}",
     concurrency: Concurrency = 64,
     timeout_s: Timeout = 600.0,
     context_window: ContextWindow = None,
@@ -251,6 +253,7 @@ def bench_command(
             adapter=adapter,
             device=device,
             max_retries=max_retries,
+            extra_body=extra_body,
             concurrency=max(1, concurrency // n_processes),
             timeout_s=timeout_s,
             context_window=context_window,

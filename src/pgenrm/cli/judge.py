@@ -17,6 +17,7 @@ from pgenrm.cli.model_options import (
     Concurrency,
     ContextWindow,
     Device,
+    ExtraBody,
     MaxRetries,
     Structured,
     Timeout,
@@ -70,6 +71,7 @@ def judge_command(
     concurrency: Concurrency = 64,
     timeout_s: Timeout = 600.0,
     max_retries: MaxRetries = 8,
+    extra_body: ExtraBody = "{}",
     structured: Structured = StructuredOutput.OFF,
     m: Annotated[
         int | None,
@@ -295,6 +297,7 @@ def judge_command(
             concurrency=concurrency,
             timeout_s=timeout_s,
             max_retries=max_retries,
+            extra_body=extra_body,
             context_window=context_window,
             adapter=adapter,
             device=device,
@@ -312,6 +315,7 @@ def judge_command(
         "seed": seed,
         "sampling": sampling.model_dump(mode="json"),
         "context_window": context_window,
+        "extra_body": extra_body,
         "template": file_digest(template),
         "population": file_digest(Path(model.removeprefix("attributes:")))
         if model.startswith("attributes:")

@@ -49,6 +49,14 @@ MaxRetries = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ExtraBody = Annotated[
+    str,
+    typer.Option(
+        help="JSON object of further fields of every call, e.g. "
+        '\'{"chat_template_kwargs": {"enable_thinking": false}}\'.',
+        rich_help_panel=MODEL,
+    ),
+]
 Structured = Annotated[
     StructuredOutput,
     typer.Option(help="Constrain the JSON tail on servers that can.", rich_help_panel=MODEL),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -54,6 +55,7 @@ ONLY_FOR = {
     "max_retries": ("openai",),
     "context_window": ("openai",),
     "structured": ("openai",),
+    "extra_body": ("openai",),
     "adapter": ("local",),
     "device": ("local",),
     "template": ("openai", "local"),
@@ -118,7 +120,7 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
             timeout_s=options.timeout_s,
             max_retries=options.max_retries,
             context_window=options.context_window,
-            extra_body=json.loads(options.extra_body),
+            extra_body=_object(options.extra_body),
         )
         template_file = options.template
     elif kind == "nano":
@@ -141,6 +143,16 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
         engine = CachedEngine(engine, options.cache)
     template = Template.load(template_file) if template_file else None
     return LanguageModelEvaluator(engine, template=template, sampling=sampling)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--extra-body is no JSON: {error}; found {text!r}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"--extra-body must be a JSON object, found {text!r}")
+    return found
 
 
 def _note(text: str) -> None:

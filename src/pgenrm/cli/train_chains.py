@@ -17,6 +17,7 @@ from pgenrm.cli.model_options import (
     Concurrency,
     ContextWindow,
     Device,
+    ExtraBody,
     MaxRetries,
     Structured,
     Timeout,
@@ -84,6 +85,7 @@ def chains_command(
     concurrency: Concurrency = 64,
     timeout_s: Timeout = 600.0,
     max_retries: MaxRetries = 8,
+    extra_body: ExtraBody = "{}",
     structured: Structured = StructuredOutput.OFF,
     chains: Annotated[
         int,
@@ -204,6 +206,7 @@ def chains_command(
                 concurrency=concurrency,
                 timeout_s=timeout_s,
                 max_retries=max_retries,
+                extra_body=extra_body,
                 context_window=context_window,
                 adapter=adapter,
                 device=device,
@@ -267,6 +270,7 @@ def _teachers(options: ModelOptions, stack: ExitStack) -> tuple[Teachers, dict[s
         if isinstance(evaluator, LanguageModelEvaluator)
         else None,
         "context_window": options.context_window,
+        "extra_body": options.extra_body,
         "adapter": str(options.adapter) if options.adapter else None,
         "population": file_digest(Path(population)) if population else None,
     }

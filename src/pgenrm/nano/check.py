@@ -127,6 +127,12 @@ def guess(chain: EvaluationChain) -> tuple[list[int], list[int]] | None:
     return None if None in found else (found[0] or [], found[1] or [])
 
 
+def wishes(chain: EvaluationChain) -> list[tuple[int, int, int]] | None:
+    """Return (attribute, sign, strength) of what PART 1 wants here; None where it does not say."""
+    lines = [x for x in chain.preferences.splitlines() if x.startswith("Wants here: ")]
+    return _wishes(lines[-1].partition(": ")[2]) if lines else None
+
+
 def _by_number(lines: Sequence[str], head: str) -> list[dict[str, str]]:
     """Split off the lines under each `head` i, as label -> text."""
     found: list[dict[str, str]] = []

@@ -7,6 +7,7 @@ own, is left alone once it is finished, and goes on where it was killed. The rec
 
 import argparse
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from pgenrm.errors import InputError
+from pgenrm.errors import InputError, PgenrmError
 from pgenrm.nano.tokenizer import build
 from pgenrm.train.bundled_rows import (
     CURRICULUM_PART,
@@ -158,7 +159,10 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="minutes, for tests: learns little")
     options = parser.parse_args()
     console = Console()
-    weights = make(options.out, SMOKE if options.smoke else FULL, options.seed, console)
+    try:
+        weights = make(options.out, SMOKE if options.smoke else FULL, options.seed, console)
+    except PgenrmError as error:
+        sys.exit(f"error: {error}")
     console.print(f"{weights}; put it into the package with: python -m pgenrm.nano.pack")
 
 

@@ -56,12 +56,7 @@ def write_practice(out: Path, n: int, seed: int, n_workers: int) -> None:
     Raises:
         InputError: those that are there were drawn otherwise.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    made = {"n": n, "seed": seed, "shares": dict(EXERCISES)}
-    if not (out / MADE).exists():
-        write_whole(out / MADE, json.dumps(made, indent=2) + "\n")
-    if json.loads((out / MADE).read_bytes()) != made:
-        raise InputError(f"{out} holds exercises that were drawn otherwise; choose another --out")
+    _note_made(out, {"n": n, "seed": seed, "shares": dict(EXERCISES)})
     parts = [
         (out / f"train-{i:05d}.parquet", i, min(N_PER_PART, n - i * N_PER_PART))
         for i in range(-(-n // N_PER_PART))
@@ -71,6 +66,15 @@ def write_practice(out: Path, n: int, seed: int, n_workers: int) -> None:
         return
     with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(partial(_write_part, seed=seed), missing))
+
+
+def _note_made(out: Path, made: dict[str, Any]) -> None:
+    """Write down how something is made, or see that it is made in the same way again."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / MADE).exists():
+        write_whole(out / MADE, json.dumps(made, indent=2) + "\n")
+    if (found := json.loads((out / MADE).read_bytes())) != made:
+        raise InputError(f"{out} was made otherwise ({found}, not {made}); choose another --out")
 
 
 def _write_part(part: tuple[Path, int, int], *, seed: int) -> None:
@@ -114,7 +118,11 @@ def write_sec(
     """Let the teacher write chains for comparisons and put the kept ones into `out`/train.parquet.
 
     They show none to `n_history` past choices. Goes on with what a killed run left.
+
+    Raises:
+        InputError: what is there was made otherwise.
     """
+    _note_made(out, {"n": n_comparisons, "seed": seed, "part": part, "n_history": n_history})
     world = practice_world(seed, part)
     found = list(islice(comparisons(world, seed), n_comparisons))
     settings = ChainSettings(n_history=n_history, min_history=0, seed=seed)
@@ -171,15 +179,11 @@ def write_world(
     Raises:
         InputError: another one is there.
     """
-    wanted = {"n_users": n_users, "seed": practice_world(seed, part).seed}
-    card = out / "card.json"
-    if not card.exists():
-        simulate(out, wanted["n_users"], wanted["seed"])
-    found = {key: json.loads(card.read_bytes())[key] for key in wanted}
-    if found != wanted:
-        raise InputError(f"{out} holds the world {found}, not {wanted}; delete it")
+    _note_made(out, {"n_users": n_users, "seed": seed, "part": part, "n_responses": n_responses})
+    world = practice_world(seed, part)
+    if not (out / "card.json").exists():
+        simulate(out, n_users, world.seed)
     if not (out / WIDE).exists():
-        world = practice_world(seed, part)
         n_seen = sum(world.person(i).is_seen for i in range(n_users))
         rows = comparisons(world, seed, n_responses=n_responses)
         lines = (c.model_dump_json() + "\n" for c in islice(rows, n_seen * world.config.n_train))

@@ -1,4 +1,4 @@
-"""The process reward of the simulated world: a rubric against the weights that decide the choices.
+"""The process reward of the simulated world: a chain against the weights that decide the choices.
 
 Deterministic, and free of a language model's moods: what CRE can do at best is measured with it.
 Deliberately left out: how general quality is weighed. The world's flaw is disliked by everybody, so
@@ -15,11 +15,12 @@ import numpy as np
 from pgenrm.attributes.measure import ATTRIBUTES as MEASURES
 from pgenrm.attributes.render import CRITERIA
 from pgenrm.errors import InputError
+from pgenrm.nano.check import wishes
 from pgenrm.nano.words import POLE_OF
 from pgenrm.rows import load_value
 from pgenrm.sim.card import Card
 from pgenrm.sim.tastes import ATTRIBUTES, FLAWED, MEASURED, WANTED
-from pgenrm.sim.world import World
+from pgenrm.sim.world import Split, World
 from pgenrm.train.rewards import CoverageRequest, Criteria
 from pgenrm.types import Comparison, EvaluationChain, Failure
 
@@ -62,12 +63,21 @@ class Words(NamedTuple):
     meaning: Meaning
     tells_apart: bool
     """Whether a rubric holds only attributes in which the responses differ."""
+    wishes: Callable[[EvaluationChain], Mapping[str, float]] | None = None
+    """Reads attribute -> signed strength from PART 1; None where no line of it says so."""
+
+
+def nano_wishes(chain: EvaluationChain) -> dict[str, float]:
+    """Return what PART 1 of a chain of the bundled judge wants; nothing where it does not say."""
+    return {ATTRIBUTES[a]: float(sign * n) for a, sign, n in wishes(chain) or ()}
 
 
 WORDS: Final = {
     "attributes": Words(attribute_meaning, tells_apart=False),
-    "nano": Words(nano_meaning, tells_apart=True),
+    "nano": Words(nano_meaning, tells_apart=True, wishes=nano_wishes),
 }
+N_CHECKED: Final = 8
+"""Users of whom one comparison is looked at, to see that the world is theirs."""
 N_COVERED: Final = 5
 """Of a user's strongest wishes, which a rubric should hold; as many as the bundled judge names."""
 
@@ -141,16 +151,29 @@ class WorldCoverage:
         return cls(world, words)
 
     def criteria(self, comparisons: Sequence[Comparison]) -> Criteria:
-        """Return nothing: the users' weights are known."""
+        """Return nothing: the users' weights are known.
+
+        Raises:
+            InputError: the comparisons are of another world.
+        """
+        of_users = {c.user.id: c for c in comparisons}
+        for one in list(of_users.values())[:N_CHECKED]:
+            choices = self.world.of_user(self.world.person_of(one.user.id), Split)
+            same = next((known for _, _, known in choices if known.id == one.id), one)
+            if (same.context, same.responses[:2]) != (one.context, one.responses[:2]):
+                raise InputError(
+                    f"{one.id} has other texts in the judge's world (seed {self.world.seed}); "
+                    "judge.world must be the world that the comparisons are of"
+                )
         return {}
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
-        """Return the coverage of each rubric by the true weights in the query's scenario."""
-        rubrics = [signed_weights(request.chain, self.words.meaning) for request in requests]
-        return [
-            coverage({name: w for name, w in rubric.items() if name != _FLAW}, self.truth(request))
-            for rubric, request in zip(rubrics, requests, strict=True)
-        ]
+        """Return the coverage of each chain by the true weights in the query's scenario.
+
+        That of the rubric or of the wishes in PART 1, whichever is lower: a rubric that does not
+        follow from them earns no more than they do.
+        """
+        return [self._rated(request) for request in requests]
 
     def truth(self, request: CoverageRequest) -> dict[str, float]:
         """Return what the user truly wants here: attribute -> weight in log-odds.
@@ -169,6 +192,16 @@ class WorldCoverage:
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
+
+    def _rated(self, request: CoverageRequest) -> float:
+        said = [signed_weights(request.chain, self.words.meaning)]
+        if self.words.wishes is not None:
+            said.append(dict(self.words.wishes(request.chain)))
+        truth = self.truth(request)
+        return min(
+            coverage({name: w for name, w in weights.items() if name != _FLAW}, truth)
+            for weights in said
+        )
 
     def _weights_of(self, user_id: str, scenario: int) -> dict[str, float]:
         row = self.world.person_of(user_id).weights[scenario]

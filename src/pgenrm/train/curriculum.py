@@ -61,8 +61,8 @@ def train_curriculum(
         InputError: recipe, model and data do not go together, or `out` holds another run.
         TrainingError: the run had to stop; run.json says why, and where it can go on from.
     """
-    if resume and (before := finished_run(out, recipe, resume=True)):
-        return before
+    if done := finished_run(out, recipe, resume=resume):
+        return done
     config = grpo_config(
         recipe, out, reward_weights=[1.0, 1.0], num_generations_eval=recipe.hardness.n_samples
     )
@@ -78,7 +78,7 @@ def train_curriculum(
             f"trl.dataloader_num_workers is {config.dataloader_num_workers}, but the curriculum "
             "decides late which pairs come next; leave it at 0"
         )
-    prompts = load_prompts(recipe, config)
+    prompts = load_prompts(recipe, config, out)
     ids = prompts.dataset["id"]
     if len(ids) < 2:
         raise InputError("one pair cannot be told into hard and easy; give more comparisons")

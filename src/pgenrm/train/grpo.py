@@ -257,7 +257,7 @@ def grpo_config(recipe: GrpoRecipe, out: Path, **ours: Any) -> GRPOConfig:
         if key in recipe.trl:
             raise InputError(f"trl.{key}: not here; the stage sets it from the rest of the recipe")
     check_groups(recipe.trl, int(os.environ.get("WORLD_SIZE", "1")))
-    if int(recipe.trl.get("max_steps", -1)) < 1:
+    if "max_steps" not in recipe.trl:
         raise InputError("trl.max_steps is missing: the length of the run in optimiser steps")
     args = trl_config(GRPOConfig, recipe.model_copy(update={"trl": {**recipe.trl, **ours}}), out)
     assert args.steps_per_generation is not None  # TRL fills in what a recipe leaves out
@@ -298,10 +298,21 @@ def check_groups(trl: Mapping[str, Any], n_processes: int) -> None:
     Raises:
         InputError: they do not.
     """
-    n_generations = int(trl.get("num_generations", 8))
-    n_per_device = int(trl.get("per_device_train_batch_size", 8))
-    n_steps = int(trl.get("steps_per_generation") or trl.get("gradient_accumulation_steps") or 1)
-    n_completions = int(trl.get("generation_batch_size") or n_per_device * n_processes * n_steps)
+    counts = {
+        key: trl[key]
+        for key in (
+            *("num_generations", "per_device_train_batch_size", "steps_per_generation"),
+            *("gradient_accumulation_steps", "generation_batch_size", "max_steps"),
+        )
+        if trl.get(key) is not None
+    }
+    for key, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise InputError(f"trl.{key} is {value!r}; give a whole number from 1 on")
+    n_generations = counts.get("num_generations", 8)
+    n_per_device = counts.get("per_device_train_batch_size", 8)
+    n_steps = counts.get("steps_per_generation") or counts.get("gradient_accumulation_steps") or 1
+    n_completions = counts.get("generation_batch_size") or n_per_device * n_processes * n_steps
     if n_completions % n_generations:
         raise InputError(
             f"trl.num_generations is {n_generations}, which does not divide the {n_completions} "

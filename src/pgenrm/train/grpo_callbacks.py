@@ -15,22 +15,29 @@ try:
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
+FORMAT_REWARD: Final = "format_error"
 N_CONSTANT_STEPS: Final = 20
 """Steps without any difference of rewards inside a group after which a warning is due."""
 
 
 class ConstantRewardCallback(TrainerCallback):
-    """Warn where every group earns one reward: its advantages are 0, and nothing is learned."""
+    """Warn where every group earns one reward, or every chain the same of one kind.
+
+    Advantages are 0 then, or tell nothing of that kind: nothing is learned, or not all that should
+    be. A format without errors is no reason to warn.
+    """
 
     def __init__(self, n_steps: int = N_CONSTANT_STEPS) -> None:
         self._n_steps = n_steps
-        self._last_useful_step = 0
+        self._first_step = self._last_useful_step = 0
+        self._last_varied: dict[str, int] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Count from here."""
-        self._last_useful_step = state.global_step
+        self._first_step = self._last_useful_step = state.global_step
+        self._last_varied = {}
 
     def on_log(
         self,
@@ -44,6 +51,7 @@ class ConstantRewardCallback(TrainerCallback):
         share = (logs or {}).get("frac_reward_zero_std")
         if share is None:
             return
+        self._see_each(logs or {}, state.global_step)
         if share < 1:
             self._last_useful_step = state.global_step
         elif state.global_step - self._last_useful_step >= self._n_steps:
@@ -61,6 +69,25 @@ class ConstantRewardCallback(TrainerCallback):
                 stacklevel=2,
             )
             self._last_useful_step = state.global_step
+
+    def _see_each(self, logs: Mapping[str, Any], step: int) -> None:
+        """Count the steps since each reward last differed between two chains."""
+        for key, std in logs.items():
+            head, _, rest = key.partition("/")
+            name, _, what = rest.partition("/")
+            if (head, what) != ("rewards", "std") or name == FORMAT_REWARD:
+                continue
+            since = self._last_varied.setdefault(name, self._first_step)
+            if std is None or std > 0:
+                self._last_varied[name] = step
+            elif step - since >= self._n_steps:
+                warnings.warn(
+                    f"the reward {name} has been {logs.get(f'rewards/{name}/mean'):.3g} for every "
+                    f"chain of {step - since} steps, and teaches nothing. Look at {SAMPLES_FILE}",
+                    PgenrmWarning,
+                    stacklevel=2,
+                )
+                self._last_varied[name] = step
 
 
 class SampleWriter(TrainerCallback):

@@ -151,7 +151,7 @@ def _full_disk(error: BaseException, out: Path) -> TrainingError | None:
     while seen is not None:
         is_full = (
             (isinstance(seen, OSError) and seen.errno in FULL)
-            or isinstance(seen, SafetensorError)
+            or (isinstance(seen, SafetensorError) and "deserializ" not in str(seen))
             or getattr(seen, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             or (isinstance(seen, RuntimeError) and any(w in str(seen) for w in TORCH_WRITER))
         )

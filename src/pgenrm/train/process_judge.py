@@ -8,9 +8,10 @@ nor which response was chosen, so that it cannot reward the outcome a second tim
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pgenrm.budget import FittedPrompt, fit_prompt
 from pgenrm.criteria import synthesise_criteria
@@ -25,6 +26,8 @@ from pgenrm.types import Comparison, EvaluationChain, Failure, FailureKind, Mess
 from pgenrm.untrusted import without_thoughts
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+A = TypeVar("A")
 
 SAMPLING: Final = Sampling(temperature=0.0, max_tokens=256)
 PATIENCE_S: Final = 900.0
@@ -86,11 +89,7 @@ class ModelCoverageJudge:
         users = gather_users(c.model_copy(update={"label": None}) for c in comparisons)
         stated = {user.id: user.criteria for user in users if user.criteria}
         silent = [user for user in users if not user.criteria and user.history]
-        written = synthesise_criteria(self.engine, silent)
-        while (lost := [i for i, w in enumerate(written) if _is_lost(w)]) and self._waited():
-            again = synthesise_criteria(self.engine, [silent[i] for i in lost])
-            for i, found in zip(lost, again, strict=True):
-                written[i] = found
+        written = self._insisted(partial(synthesise_criteria, self.engine), silent)
         return stated | {user.id: found for user, found in zip(silent, written, strict=True)}
 
     def rate(self, requests: Sequence[CoverageRequest]) -> list[float | Failure]:
@@ -106,7 +105,7 @@ class ModelCoverageJudge:
             for p in prompts
             if isinstance(p, FittedPrompt)
         ]
-        samples = iter(self._ask(asked))
+        samples = iter(self._insisted(self._complete, asked))
         return [
             _rating(next(samples), len(request.criteria)) if isinstance(p, FittedPrompt) else p
             for request, p in zip(requests, prompts, strict=True)
@@ -131,14 +130,22 @@ class ModelCoverageJudge:
         except PromptTooLongError as error:
             return Failure(kind=FailureKind.TOO_LONG, reason=str(error))
 
-    def _ask(self, requests: Sequence[ChatRequest]) -> list[Completion | Failure]:
-        """Ask until each request is answered or, by a server that does answer, refused."""
-        samples = [answer.samples[0] for answer in self.engine.complete(requests)]
-        while (lost := [i for i, s in enumerate(samples) if _is_lost(s)]) and self._waited():
-            answers = self.engine.complete([requests[i] for i in lost])
-            for i, answer in zip(lost, answers, strict=True):
-                samples[i] = answer.samples[0]
-        return samples
+    def _complete(self, requests: Sequence[ChatRequest]) -> list[Completion | Failure]:
+        return [answer.samples[0] for answer in self.engine.complete(requests)]
+
+    def _insisted(
+        self, ask: Callable[[Sequence[T]], Sequence[A | Failure]], questions: Sequence[T]
+    ) -> list[A | Failure]:
+        """Ask until each question is answered or, by a server that does answer, lost twice."""
+        answers = list(ask(questions))
+        n_before = None
+        while lost := [i for i, answer in enumerate(answers) if _is_lost(answer)]:
+            if not self._waited() and len(lost) == n_before:
+                break
+            n_before = len(lost)
+            for i, answer in zip(lost, ask([questions[i] for i in lost]), strict=True):
+                answers[i] = answer
+        return answers
 
     def _waited(self) -> bool:
         """Wait until the server answers again; False where it does so at once."""

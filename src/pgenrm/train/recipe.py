@@ -83,7 +83,7 @@ class DataSpec(Value):
     split: str | None = None
     """In a directory: the file (or the directory of files) of this name."""
     limit: PositiveInt | None = None
-    """The first so many rows; None: all."""
+    """So many rows only: the first ones in SFT, drawn ones in reinforcement; None: all."""
     too_long: Literal["error", "drop"] = "error"
     """What becomes of a row that does not fit; dropped ones are counted in run.json."""
 

@@ -5,9 +5,9 @@ R = alpha * process + beta * outcome, and a small loss for a chain that cannot b
 the stage from end to end; `grpo` says what is added to TRL's trainer, `rewards` what is rewarded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from rich.console import Console
 
 from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.prompts import Template
-from pgenrm.rows import read_comparisons
+from pgenrm.rows import load_value, read_comparisons
+from pgenrm.seeding import rng
 from pgenrm.train.blocks import Draw, uniform_draw
 from pgenrm.train.grpo import ChainTrainer, grpo_config, n_prompts
 from pgenrm.train.grpo_callbacks import ConstantRewardCallback, SampleWriter
@@ -35,12 +36,13 @@ from pgenrm.train.record import (
     finished_run,
     read_record,
     start_run,
+    write_whole,
 )
 from pgenrm.train.rewards import CoverageJudge, Criteria, format_error, outcome, process_reward
 from pgenrm.train.rl_recipe import GrpoRecipe, RlRecipe
 from pgenrm.train.rl_rows import prompt_rows
 from pgenrm.train.rows import find_files
-from pgenrm.types import Comparison, Failure, Message
+from pgenrm.types import Comparison, Failure, Message, Value
 
 try:
     import datasets
@@ -52,6 +54,7 @@ except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
 CriteriaOf = Callable[[Sequence[Comparison]], Criteria]
+CRITERIA_FILE = "criteria.json"
 
 
 def train_rl(
@@ -80,17 +83,18 @@ def train_rl(
 
     Raises:
         InputError: recipe, model and data do not go together, or `out` holds another run.
-        TrainingError: the run had to stop; run.json says why, and where it can go on from.
+        TrainingError: the run had to stop; run.json, once it has begun, says why, and where it can
+            go on from.
     """
-    if resume and (before := finished_run(out, recipe, resume=True)):
-        return before
+    if done := finished_run(out, recipe, resume=resume):
+        return done
     if (judge is None) != (recipe.judge is None):
         raise InputError("the recipe's judge and the one given do not go together")
     rewards: dict[Callable[..., Any], float] = {outcome: recipe.beta, format_error: 1.0}
     if judge is not None:
         rewards = {process_reward(judge): recipe.alpha, **rewards}
     config = grpo_config(recipe, out, reward_weights=list(rewards.values()))
-    prompts = load_prompts(recipe, config, judge.criteria if judge else None)
+    prompts = load_prompts(recipe, config, out, judge.criteria if judge else None)
     trainer = start_trainer(
         recipe,
         out,
@@ -121,9 +125,12 @@ class Prompts:
 
 
 def load_prompts(
-    recipe: GrpoRecipe, config: GRPOConfig, criteria_of: CriteriaOf | None = None
+    recipe: GrpoRecipe, config: GRPOConfig, out: Path, criteria_of: CriteriaOf | None = None
 ) -> Prompts:
     """Read comparisons and make prompts of them that fit the model.
+
+    Under `data.limit` comparisons are drawn: files are mostly sorted by user, and the first ones
+    would be those of few. Criteria stay in `out`, so that a resumed run is rewarded by the same.
 
     Raises:
         InputError: there are none, or a model, tokenizer or template that does not fit them.
@@ -156,9 +163,18 @@ def load_prompts(
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     files = find_files(recipe.data)
-    comparisons = list(_first(read_comparisons(files), recipe.data.limit))
-    with config.main_process_first(desc="asking for criteria"):
-        criteria = criteria_of(comparisons) if criteria_of else {}
+    comparisons = _drawn(list(read_comparisons(files)), recipe.data.limit, recipe.seed)
+    fingerprint = fingerprint_files(
+        [*files, *_besides(recipe)], recipe.data.split, recipe.data.limit
+    )
+    criteria: Criteria = {}
+    if criteria_of:
+        with config.main_process_first(local=False, desc="asking for criteria"):
+            criteria = _kept(
+                out / CRITERIA_FILE,
+                f"{fingerprint} {getattr(recipe, 'judge', None)!r}",
+                partial(criteria_of, comparisons),
+            )
     dataset = prompt_rows(
         comparisons,
         template=Template.load(recipe.template),
@@ -173,10 +189,11 @@ def load_prompts(
     return Prompts(
         dataset,
         tokenizer,
-        fingerprint_files([*files, *_besides(recipe)], recipe.data.split, recipe.data.limit),
+        fingerprint,
         facts={
             "n_parameters": n_parameters,
             "n_rows": len(dataset),
+            "n_users": len({c.user.id for c in comparisons}),
             "n_dropped_rows": len(comparisons) - len(dataset),
             "n_rows_with_cut_prompts": sum(map(bool, dataset["cuts"])),
             "n_rows_with_criteria": sum(map(bool, dataset["criteria"])),
@@ -258,5 +275,28 @@ def _besides(recipe: GrpoRecipe) -> list[Path]:
     return [path for path in (Path(recipe.template), *world) if path.is_file()]
 
 
-def _first(comparisons: Iterable[Comparison], limit: int | None) -> Iterable[Comparison]:
-    return comparisons if limit is None else islice(comparisons, limit)
+def _drawn(comparisons: list[Comparison], limit: int | None, seed: int) -> list[Comparison]:
+    if limit is None or limit >= len(comparisons):
+        return comparisons
+    places = rng("limit", seed).choice(len(comparisons), limit, replace=False)
+    return [comparisons[i] for i in sorted(places.tolist())]
+
+
+class _Kept(Value):
+    """What criteria.json holds."""
+
+    asked_for: str
+    """Data and judge that they are of."""
+    criteria: dict[str, tuple[str, ...] | Failure]
+
+
+def _kept(path: Path, asked_for: str, ask: Callable[[], Criteria]) -> Criteria:
+    """Return the criteria of a run; they are asked for once."""
+    if path.exists():
+        kept = load_value(path, _Kept)
+        if kept.asked_for == asked_for:
+            return kept.criteria
+    found = _Kept(asked_for=asked_for, criteria=dict(ask()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, found.model_dump_json(indent=2) + "\n")
+    return found.criteria
