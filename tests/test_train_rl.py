@@ -408,7 +408,7 @@ def test_criteria_are_asked_for_once_and_kept_with_the_run(tmp_path: Path) -> No
     assert again.facts == first.facts
     assert first.facts["n_users_without_criteria_by_failure"] == 1
     with data.open("a") as stream:
-        stream.write(data.read_text().splitlines()[0] + "\n")
+        stream.write(data.read_text().splitlines()[0].replace('"c0"', '"more"') + "\n")
     load_prompts(chosen, config, tmp_path / "run", criteria_of)
     assert len(asked) == 2, "other data have other criteria"
 
