@@ -14,7 +14,7 @@ from rich.console import Console
 from pgenrm.sim.world import World
 
 WORLD_SEED: Final = 403
-TEMPERATURES: Final = (1.0, 0.85, 0.7, 0.5)
+TEMPERATURES: Final = (1.0, 0.7, 0.5)
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def judge_command(
         float | None,
         typer.Option(
             min=0,
-            help="Default: 1, as in the paper; 0.7 for nano.",
+            help="Default: 1, as in the paper; 0.5 for nano.",
             show_default=False,
             rich_help_panel=SAMPLING,
         ),

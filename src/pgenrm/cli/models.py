@@ -45,7 +45,7 @@ NANO_CHAIN_TOKENS = 640
 567 tokens, and their prompts fit into the rest of its window."""
 TEMPERATURE = 1.0
 """The paper's."""
-NANO_TEMPERATURE = 0.7
+NANO_TEMPERATURE = 0.5
 """So small a model is not sure enough of a step with one right answer to be sampled as it is: at 1
 it draws wrong ones (docs/log.md)."""
 ONLY_FOR = {
