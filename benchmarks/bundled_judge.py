@@ -77,7 +77,7 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own", model, 3, 8),
         Job("nobody", model, 0, 2, share=1 / 2),
         Job("shuffled", model, 3, 2, share=1 / 2, is_shuffled=True),
-        Job("hot", model, 3, 8, share=1 / 5, temperature=1.0),
+        Job("hot", model, 3, 8, share=1 / 10, temperature=1.0),
         Job("own-words", model, 3, 2, share=1 / 20, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 20) for h in (1, 2, 4, 6)),
         *(Job(f"of-{k}", model, 3, 8, share=1 / 50, n_responses=k) for k in (3, 4)),
