@@ -32,7 +32,6 @@ from rich.console import Console
 
 from pgenrm import Comparison, Judgment
 from pgenrm.bench.statistics import Estimate, estimate, mean_over_users, resample
-from pgenrm.cli.models import NANO_TEMPERATURE
 from pgenrm.nano.practice import comparisons as wide_comparisons
 from pgenrm.sim.observer import references
 from pgenrm.sim.world import Split, World, without_statements
@@ -59,7 +58,6 @@ class Job:
     is_shuffled: bool = False
     """Whether users come with the past choices of others."""
     n_responses: int = 2
-    temperature: float = NANO_TEMPERATURE
 
     def given(self, world: World, n: int) -> list[Comparison]:
         """Return what is judged."""
@@ -77,7 +75,6 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         Job("own", model, 3, 8),
         Job("nobody", model, 0, 2, share=1 / 2),
         Job("shuffled", model, 3, 2, share=1 / 2, is_shuffled=True),
-        Job("hot", model, 3, 8, share=1 / 10, temperature=1.0),
         Job("own-words", model, 3, 2, share=1 / 20, is_shown=True),
         *(Job(f"choices-{h}", model, h, 2, share=1 / 20) for h in (1, 2, 4, 6)),
         *(Job(f"of-{k}", model, 3, 8, share=1 / 50, n_responses=k) for k in (3, 4)),
@@ -94,7 +91,6 @@ def judged_in(job: Job, given: Sequence[Comparison], out: Path, console: Console
         model=job.model,
         m=job.m,
         n_history=job.h,
-        temperature=job.temperature,
         seed=JUDGE_SEED,
         settings={"world": WORLD_SEED, **vars(job)},
         console=console,
@@ -203,7 +199,6 @@ class Study:
             self.row("nobody", "no past choices"),
             *(self.row(name, words) for name, words in shown[:2]),
             self.row("own", "3 past choices"),
-            self.row("hot", "3 past choices, sampled at temperature 1"),
             *(self.row(name, words) for name, words in shown[2:]),
             self.row("own-words", "3 past choices and own words"),
             self.row("shuffled", "3 past choices of another user"),

@@ -9,9 +9,9 @@ from rich.console import Console
 from pgenrm.sim.world import World
 
 FLOORS = {
-    **{"reading": 90, "likes and dislikes": 95, "evidence": 95, "statements": 95, "tastes": 80},
-    **{"leanings": 95, "scenario": 95, "apart": 95, "wants": 90, "most": 90, "rubric": 90},
-    **{"ratings": 90, "totals": 90},
+    **{"reading": 90, "likes and dislikes": 95, "evidence": 95, "statements": 95, "tastes": 90},
+    **{"leanings": 95, "scenario": 95, "apart": 95, "wants": 95, "most": 95, "rubric": 92},
+    **{"ratings": 95, "totals": 95},
 }
 """Percent; docs/training.md has what was measured on many more."""
 
@@ -26,7 +26,7 @@ def test_each_step_of_its_chains_follows_from_those_before(tmp_path: Path) -> No
     Console().print({step: round(value, 1) for step, value in right.items()})  # for pytest -s
     assert asked == 96
     assert readable >= 95
-    assert consistent >= 0.94 * readable
+    assert consistent >= 0.96 * readable
     assert right.keys() == FLOORS.keys()
     assert {step for step, value in right.items() if value < FLOORS[step]} == set()
     assert guesses_follow(judgments) > 0.5
