@@ -96,10 +96,7 @@ def judge_command(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            help="Default: 1, as in the paper; 0.5 for nano.",
-            show_default=False,
-            rich_help_panel=SAMPLING,
+            min=0, help="Default: 1, as in the paper; 0.5 for nano.", rich_help_panel=SAMPLING
         ),
     ] = None,
     top_p: Annotated[float, typer.Option(min=0, max=1, rich_help_panel=SAMPLING)] = 1.0,

@@ -123,10 +123,7 @@ def fit_command(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            help="Default: 1, as in the paper; 0.5 for nano.",
-            show_default=False,
-            rich_help_panel=WRITER,
+            min=0, help="Default: 1, as in the paper; 0.5 for nano.", rich_help_panel=WRITER
         ),
     ] = None,
     max_tokens: Annotated[
