@@ -32,16 +32,19 @@ def steps_right(
     for comparison, judgment in zip(given, judgments, strict=True):
         shown = draw_history(comparison, judgment.n_history, judgment.seed)
         for written in judgment.chains:
-            request = ChainRequest(
-                id=shown.id,
-                user=shown.user,
-                context=shown.context,
-                responses=tuple(shown.responses[i] for i in written.order),
-            )
-            truth = Truth.of(teacher.steps(request, rng(0)))
+            truth = Truth.of(teacher.steps(_request(shown, written.order), rng(0)))
             found.update(k for k, is_right in right_steps(written.chain, truth).items() if is_right)
             n += 1
     return {step: 100 * found[step] / n for step in STEPS} if n else {}
+
+
+def _request(shown: Comparison, order: Sequence[int]) -> ChainRequest:
+    return ChainRequest(
+        id=shown.id,
+        user=shown.user,
+        context=shown.context,
+        responses=tuple(shown.responses[i] for i in order),
+    )
 
 
 def with_steps_right(
@@ -56,9 +59,7 @@ def with_steps_right(
     found: dict[str, list[NDArray[np.float64]]] = {"own": [], "teacher": []}
     for comparison, judgment in zip(given, judgments, strict=True):
         known = draw_history(comparison, judgment.n_history, judgment.seed)
-        request = ChainRequest(
-            id=known.id, user=known.user, context=known.context, responses=known.responses
-        )
+        request = _request(known, range(len(known.responses)))
         generator = rng(seed, "teacher", comparison.id)
         drawn = [teacher.steps(request, generator) for _ in judgment.chains]
         guesses = [guess(written.chain) for written in judgment.chains]

@@ -67,7 +67,7 @@ def right_steps(chain: EvaluationChain, truth: Truth) -> dict[str, bool]:
     leanings = _levels(said.get("Leans to"))
     scenario = said.get("Scenario")
     differing = [_poles(said.get(f"Sets response {i} apart")) for i in range(1, n + 1)]
-    wanted = _wishes(said.get("Wants here"))
+    wanted = wishes(chain)
     right = dict.fromkeys(STEPS, False)
     right["reading"] = (
         _equal(read, truth.responses)

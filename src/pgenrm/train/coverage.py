@@ -194,9 +194,9 @@ class WorldCoverage:
         """Do nothing: there is nothing to release."""
 
     def _rated(self, request: CoverageRequest) -> float:
-        said = [signed_weights(request.chain, self.words.meaning)]
+        said: list[Mapping[str, float]] = [signed_weights(request.chain, self.words.meaning)]
         if self.words.wishes is not None:
-            said.append(dict(self.words.wishes(request.chain)))
+            said.append(self.words.wishes(request.chain))
         truth = self.truth(request)
         return min(
             coverage({name: w for name, w in weights.items() if name != _FLAW}, truth)

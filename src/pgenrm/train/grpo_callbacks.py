@@ -9,13 +9,13 @@ from pgenrm.errors import MissingExtraError, PgenrmWarning
 from pgenrm.train.callbacks import SAMPLES_FILE, append_row, keep_steps
 from pgenrm.train.grpo import Rollouts
 from pgenrm.train.recipe import SampleSpec
+from pgenrm.train.rewards import format_error
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
     raise MissingExtraError("train", "training") from error
 
-FORMAT_REWARD: Final = "format_error"
 N_CONSTANT_STEPS: Final = 20
 """Steps without any difference of rewards inside a group after which a warning is due."""
 
@@ -75,7 +75,7 @@ class ConstantRewardCallback(TrainerCallback):
         for key, std in logs.items():
             head, _, rest = key.partition("/")
             name, _, what = rest.partition("/")
-            if (head, what) != ("rewards", "std") or name == FORMAT_REWARD:
+            if (head, what) != ("rewards", "std") or name == format_error.__name__:
                 continue
             since = self._last_varied.setdefault(name, self._first_step)
             if std is None or std > 0:
