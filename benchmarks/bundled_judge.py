@@ -9,7 +9,7 @@ judgment is kept, so that a killed run goes on. Printed and written as Markdown:
 - accuracy by past choices, with and without own words, beside the Bayes observer, and with three
   and four responses.
 
-    python -m benchmarks.bundled_judge [--model nano] [--comparisons 3000] [--checkpoints DIR ...]
+    python -m benchmarks.bundled_judge [--model nano] [--comparisons 3000]
 
 All intervals are 95 % bootstrap intervals over users.
 """
@@ -69,7 +69,7 @@ class Job:
         return with_others_history(made) if self.is_shuffled else made
 
 
-def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
+def jobs(model: str, base: str) -> list[Job]:
     """List the passes, the most important first."""
     return [
         Job("own", model, 3, 8),
@@ -79,7 +79,6 @@ def jobs(model: str, base: str, checkpoints: Sequence[Path]) -> list[Job]:
         *(Job(f"choices-{h}", model, h, 2, share=1 / 20) for h in (1, 2, 4, 6)),
         *(Job(f"of-{k}", model, 3, 8, share=1 / 50, n_responses=k) for k in (3, 4)),
         Job("base", base, 3, 2, share=1 / 60),
-        *(Job(place.name, f"nano:{place}", 3, 2, share=1 / 30) for place in checkpoints),
     ]
 
 
@@ -192,7 +191,7 @@ class Study:
             else mean(users, self.bayes_right(name)),
         )
 
-    def rows(self, checkpoints: Sequence[Path]) -> list[Row]:
+    def rows(self) -> list[Row]:
         """Sum all passes up."""
         shown = [(f"choices-{h}", f"{h} past choices") for h in (1, 2, 4, 6)]
         return [
@@ -207,7 +206,6 @@ class Study:
                 for k in (3, 4)
             ),
             self.row("base", "3 past choices, before it was taught to judge (nano:base)"),
-            *(self.row(place.name, f"3 past choices, {place.name}") for place in checkpoints),
         ]
 
     def targets(self) -> dict[str, Estimate | float | None]:
@@ -267,7 +265,7 @@ def shown(value: Estimate | float | None, digits: int = 1) -> str:
     return f"{value.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def markdown(study: Study, checkpoints: Sequence[Path], command: str) -> str:
+def markdown(study: Study, command: str) -> str:
     """Write the tables."""
     n, n_users = len(study.given["own"]), len(set(study.users("own")))
     lines = [
@@ -287,7 +285,7 @@ def markdown(study: Study, checkpoints: Sequence[Path], command: str) -> str:
     lines += [
         f"| {row.condition} | {row.n:,} | {row.m} | {shown(row.judge)} | {shown(row.single)} | "
         f"{shown(row.bayes)} |"
-        for row in study.rows(checkpoints)
+        for row in study.rows()
     ]
     lines += [
         "",
@@ -315,14 +313,13 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--base", default="nano:base", help="the model before any judging")
     parser.add_argument("--comparisons", type=int, default=3000)
-    parser.add_argument("--checkpoints", type=Path, nargs="*", default=[], help="rows of their own")
     parser.add_argument("--out", type=Path, default=Path("runs/bundled-judge"))
     options = parser.parse_args()
     console = Console()
-    passes = jobs(options.model, options.base, options.checkpoints)
+    passes = jobs(options.model, options.base)
     study = Study(passes, options.comparisons, options.out, console)
     command = " ".join(["python -m benchmarks.bundled_judge", *sys.argv[1:]])
-    text = markdown(study, options.checkpoints, command)
+    text = markdown(study, command)
     (options.out / "tables.md").write_text(text, "utf-8")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pgenrm.methods.few_shot import Demonstration, FewShot
+from pgenrm.few_shot import Demonstration, FewShot
 from pgenrm.prompts import BUILT_IN, Template
 from pgenrm.types import Message, Preference, User
 

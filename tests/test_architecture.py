@@ -16,7 +16,7 @@ LAYERS = [
     {"types", "seeding", "untrusted", "cache_file", "batches"},
     {"history", "rows", "accuracy", "evaluator", "neighbours"},
     {"engines", "chain", "prompts", "scaling"},
-    {"budget"},
+    {"budget", "few_shot"},
     {"llm", "attributes"},
     {"case", "criteria", "prototypes"},
     {"verdict"},

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm.errors import FormatError
+from pgenrm.few_shot import Demonstration
 from pgenrm.methods.answers import read_scores
-from pgenrm.methods.few_shot import Demonstration
 
 
 @pytest.mark.parametrize(

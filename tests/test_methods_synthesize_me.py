@@ -8,10 +8,11 @@ import pytest
 from pgenrm.engines.cached import CachedEngine
 from pgenrm.engines.protocol import ChatRequest
 from pgenrm.engines.scripted import ScriptedEngine
+from pgenrm.few_shot import Demonstration, FewShot
 from pgenrm.llm import LanguageModelEvaluator
+from pgenrm.methods.altered import ShuffledUsers
 from pgenrm.methods.answers import read_scores
 from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search
-from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.methods.judges import Judge
 from pgenrm.methods.protocol import Method
 from pgenrm.methods.synthesize_me import SynthesizeMe
@@ -239,6 +240,10 @@ def comparisons() -> list[Comparison]:
 def test_on_the_simulated_world_the_persona_alone_helps(comparisons: list[Comparison]) -> None:
     engine = reading_engine(learns_from_examples=False)
     plain, learnt = Judge("judge-cot", engine), SynthesizeMe(engine, BootstrapSettings(n_seeds=0))
-    learnt.adapt(list({c.user.id: c.user for c in comparisons}.values()))
-    without, with_persona = (n_right(method.score(comparisons)) for method in (plain, learnt))
+    shuffled = ShuffledUsers(learnt)
+    shuffled.adapt(list({c.user.id: c.user for c in comparisons}.values()))
+    without, with_persona, with_anothers = (
+        n_right(method.score(comparisons)) for method in (plain, learnt, shuffled)
+    )
     assert with_persona >= without + 0.08 * len(comparisons)
+    assert with_persona >= with_anothers + 0.08 * len(comparisons)

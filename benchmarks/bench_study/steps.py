@@ -28,6 +28,11 @@ PERSONALISED_BY_MODEL: Final = ("judge-psi", "pgenrm-ind8", "pgenrm-ind8-pro4")
 PERSONALISED_JUDGES: Final = tuple(
     name for name in JUDGES if name not in {"judge-default", "judge-cot", "judge-psi"}
 )
+NANO: Final = "nano"
+PLAIN: Final = "nano:plain"
+"""Of the bundled judge's size, taught the prompts of other judges and no chain."""
+PLAIN_TOKENS: Final = 128
+"""Of an answer, so that past choices and worked examples fit beside it."""
 NOT_RUN: Final = {
     "reward-model-personas": "SynthesizeMe would have to ask the model up to some 200 times for "
     "each training user",
@@ -47,9 +52,9 @@ class Sizes:
     """Runs of every method that learns from others."""
     n_model: int = 160
     """Comparisons of each split that the language model judges with chains."""
-    n_judges: int = 30
-    """... under prompts other than those of chains, which the bundled judge was never taught."""
-    n_synthesize_me: int = 3
+    n_judges: int = 100
+    """... under the prompts of other judges."""
+    n_synthesize_me: int = 10
     """... where it is asked up to some 200 times for each user."""
     n_calibration: int = 60
     """Validation comparisons that P-GenRM is calibrated on where the language model writes."""
@@ -79,6 +84,7 @@ class Bench:
     n_seeds: int = 1
     n_calibration: int | None = None
     reward_base: str | None = None
+    max_tokens: int | None = None
 
     def command(self, out: Path, sizes: Sizes) -> list[str]:
         """Return the arguments of `pgenrm`."""
@@ -89,6 +95,7 @@ class Bench:
             "--limit": self.limit,
             "--history": self.n_history,
             "--model": self.model,
+            "--max-tokens": self.max_tokens,
             "--calibration": self.n_calibration,
             "--reward-base": self.reward_base,
             "--reward-recipe": os.path.relpath(REWARD_RECIPE) if self.reward_base else None,
@@ -140,14 +147,20 @@ def benches(sizes: Sizes, model: str | None, reward_base: str | None) -> Iterato
         methods=(*OURS, "judge-psi", *_shuffled(PERSONALISED_BY_MODEL), *LEARNT, *CONTROLS),
         limit=sizes.n_model,
     )
-    yield replace(
+    is_nano = model == NANO
+    of_judges = replace(
         of_model,
+        model=PLAIN if is_nano else model,
+        max_tokens=PLAIN_TOKENS if is_nano else None,
+    )
+    yield replace(
+        of_judges,
         name="model-judges",
         methods=(*JUDGES, *_shuffled(PERSONALISED_JUDGES)),
         limit=sizes.n_judges,
     )
     yield replace(
-        of_model,
+        of_judges,
         name="model-synthesize-me",
         methods=("synthesize-me",),
         limit=sizes.n_synthesize_me,

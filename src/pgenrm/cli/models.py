@@ -96,8 +96,9 @@ def build_evaluator(options: ModelOptions) -> ModelEvaluator:
     """Build the evaluator that the options name.
 
     `attributes` (or `attributes:FILE` with a fitted population), `openai:NAME` for a server, `nano`
-    for the bundled judge (`nano:base` before it was taught to judge, `nano:DIR` for a checkpoint of
-    its kind), or anything else as a directory or hub id of a transformers checkpoint.
+    for the bundled judge (`nano:plain` for one that writes no chains, `nano:base` for what both
+    began as, `nano:DIR` for a checkpoint of their kind), or anything else as a directory or hub id
+    of a transformers checkpoint.
 
     Raises:
         InputError: options that do not go together.

@@ -33,16 +33,17 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS: Final = Path(__file__).parent / "nano_weights"
 """A directory for each of `NAMES`."""
-NAMES: Final = ("final", "base")
-"""Trained on all stages, and before any judging; see docs/training.md."""
+NAMES: Final = ("final", "base", "plain")
+"""What judges by chains, what it began as, and what judges without chains; docs/training.md."""
 FILES: Final = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
 """Of a checkpoint, as transformers saves it."""
 MAX_THREADS: Final = 4
 """More wait for the interpreter's lock."""
-UNFAMILIAR_SHARE: Final = 0.04
-"""Of a prompt's characters that no longer piece of the vocabulary covers; above it the texts are
-not of the simulated world. At most 0.019 in 2,000 simulated prompts with 0 to 6 past choices; at
-least 0.26 in 600 prompts from answers of large models: no error either way."""
+UNFAMILIAR_SHARE: Final = 0.22
+"""Of a prompt's characters that no longer piece of the vocabulary covers, last lines of messages
+apart, which hold instructions; above it the texts are not of the simulated world. Prompts for
+chains had up to 0.02 of them and those of other judges up to 0.21; of 600 from answers of large
+models all but one had 0.42 or more."""
 UNFAMILIAR: Final = (
     "the bundled judge knows the texts of the simulated world only, and these are others: its "
     "verdicts mean nothing here; choose another model"
@@ -75,7 +76,7 @@ class NanoEngine:
         """Load the model.
 
         Args:
-            model: `final`, `base`, or a directory with a Llama checkpoint of this kind.
+            model: one of `NAMES`, or a directory with a Llama checkpoint of this kind.
             n_threads: that write; None is one per processor, at most `MAX_THREADS`.
             warn: told once when texts are not of the simulated world.
 
@@ -149,10 +150,16 @@ class NanoEngine:
         chat = [{"role": m.role, "content": self._harmless(m.content)} for m in messages]
         text = self._template.render(messages=chat, add_generation_prompt=True)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if sum(i in self._short_ids for i in ids) > UNFAMILIAR_SHARE * len(text):
+        if self._is_unfamiliar(messages):
             for warn in self._unused_warnings:
                 warn(UNFAMILIAR)
         return ids
+
+    def _is_unfamiliar(self, messages: Sequence[Message]) -> bool:
+        shown = (m.content for m in messages if m.role != "system")  # the judge is not shown it
+        text = "\n".join(content.rpartition("\n")[0] or content for content in shown)
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return sum(i in self._short_ids for i in ids) > UNFAMILIAR_SHARE * len(text)
 
     def _harmless(self, text: str) -> str:
         return self._break_tokens(text.encode("utf-8", "replace").decode())  # lone surrogates

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet, Evaluator
+from pgenrm.few_shot import Demonstration
 from pgenrm.history import discloses
-from pgenrm.methods.few_shot import Demonstration
 from pgenrm.seeding import derive_seed, rng
 from pgenrm.types import Failure, User, Value
 
@@ -57,7 +57,7 @@ class Bootstrap:
         """Set up the search.
 
         Args:
-            evaluator: a judge that is shown demonstrations, see `pgenrm.methods.few_shot`.
+            evaluator: a judge that is shown demonstrations, see `pgenrm.few_shot`.
             settings: of the candidates.
             seed: with a user's id, of everything that is drawn.
         """

@@ -5,7 +5,11 @@ induction from the winning reasoning, and demonstration selection for the judge 
 persona. All users are worked on at once. Seen and unseen users are treated alike.
 
 Deliberately left out: the instruction for personas that the authors optimised with a prompt
-optimiser, for each base model, on data of the benchmark; ours is written by hand.
+optimiser, for each base model, on data of the benchmark; ours is written by hand. Also the rows of
+a user that PersonalRewardBench sets aside to choose among candidates (column `split` = `val`):
+`fit` sees those of seen users only, so they would tell more of some users than of others, and they
+would escape `+shuffled` and `+flipped`. What is known of a user is the history that he is adapted
+with, and it is divided 70:30, as the released package does where a user has no such rows.
 """
 
 from collections.abc import Sequence
@@ -14,12 +18,12 @@ from typing import Final
 from pgenrm.budget import fit_prompt
 from pgenrm.engines.protocol import Answer, ChatRequest, Completion, Engine, Sampling
 from pgenrm.errors import PromptTooLongError
+from pgenrm.few_shot import Demonstration, FewShot
 from pgenrm.history import discloses
 from pgenrm.judge import PGenRM
 from pgenrm.llm import LanguageModelEvaluator
 from pgenrm.methods.answers import read_scores
 from pgenrm.methods.bootstrap import Bootstrap, BootstrapSettings, Search
-from pgenrm.methods.few_shot import Demonstration, FewShot
 from pgenrm.methods.judges import JUDGE_SAMPLING, N_ORDERS
 from pgenrm.methods.known import judged_as
 from pgenrm.methods.versions import version_of
@@ -29,7 +33,8 @@ from pgenrm.types import Comparison, Judgment, User
 from pgenrm.untrusted import without_thoughts
 
 TRAIN_SHARE: Final = 0.7
-"""Of a user's choices, the first ones; the others are held out to compare candidates on."""
+"""Of a user's choices, the first ones; the others are held out to compare candidates on. The
+released package's, for users without validation rows."""
 
 
 class SynthesizeMe:
@@ -41,7 +46,7 @@ class SynthesizeMe:
 
     Attributes:
         personas_: user id -> a user whose self-description is the persona and whose history are
-            the demonstrations, see `pgenrm.methods.few_shot`.
+            the demonstrations, see `pgenrm.few_shot`.
     """
 
     name = "synthesize-me"

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from scipy.special import softmax
 
 from pgenrm.errors import InputError
 from pgenrm.evaluator import ChainRequest, ChainSample, ChainSet
@@ -95,6 +96,17 @@ class PosteriorTeacher:
                 scenarios, generator.choice(len(shares), size=size, p=shares), strict=True
             )
         ]
+
+    def chances(self, user: User, scenario: int, responses: Array) -> Array:
+        """Return the chance of each response [n_responses] to be chosen, over the whole posterior.
+
+        Args:
+            user: with whatever is known of him.
+            scenario: of the query.
+            responses: [n_responses, n_attributes] of 0 and 1.
+        """
+        utilities = self._particles.weights[:, scenario] @ responses.T
+        return np.asarray(self._posterior(user) @ softmax(utilities, axis=1))
 
     def _sampled(self, request: ChainRequest) -> ChainSet:
         chains = [

@@ -1,8 +1,8 @@
 """Make the bundled judge from a seed: `python -m pgenrm.train.bundled` (`make train-nano`).
 
-Tokenizer, exercises, base, chains, SFT, CRE, curriculum: each stage stands in a directory of its
-own, is left alone once it is finished, and goes on where it was killed. The recipes are those of
-`pgenrm train recipes`; the sizes stand here.
+Tokenizer, exercises, base, plain judge, chains, SFT, CRE, curriculum: each stage stands in a
+directory of its own, is left alone once it is finished, and goes on where it was killed. The
+recipes are those of `pgenrm train recipes`; the sizes stand here.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pgenrm.train.bundled_rows import (
     N_HISTORY,
     RL_PART,
     WIDE,
+    write_plain,
     write_practice,
     write_sec,
     write_world,
@@ -39,6 +40,8 @@ class Sizes:
     """How much the judge gets to see, and what a run in minutes changes in the recipes."""
 
     n_exercises: int
+    n_plain: int
+    """Answers that the plain judge learns from."""
     n_comparisons: int
     """With chains to learn from."""
     n_history: int
@@ -53,6 +56,7 @@ class Sizes:
 
 FULL: Final = Sizes(
     n_exercises=80_000,
+    n_plain=14_000,
     n_comparisons=18_000,
     n_users=1_200,
     n_responses=None,
@@ -73,6 +77,7 @@ _FEW_CHAINS: Final = (
 )
 SMOKE: Final = Sizes(
     n_exercises=2_000,
+    n_plain=120,
     n_comparisons=150,
     n_history=0,
     n_users=60,
@@ -84,7 +89,7 @@ SMOKE: Final = Sizes(
             *("model.config.num_hidden_layers=2", "model.config.num_attention_heads=4"),
             "model.config.num_key_value_heads=4",
         ),
-        "sft": (*_SMALL, "samples="),
+        **dict.fromkeys(("plain", "sft"), (*_SMALL, "samples=")),
         "rl": (*_FEW_CHAINS, "trl.max_steps=50", "trl.save_steps=10"),
         "curriculum": (
             *(*_FEW_CHAINS, "trl.max_steps=4", "trl.save_steps=2", "data.limit=64"),
@@ -122,6 +127,13 @@ def make(out: Path, sizes: Sizes, seed: int, console: Console) -> Path:
 
     base = load_recipe("nano/base", SftRecipe, overrides("base", out / "exercises"))
     train_sft(base, out / "base", resume=True, console=console)
+    console.rule("plain judge")
+    answers = out / "answers" / "train.parquet"
+    write_plain(answers, sizes.n_plain, seed)
+    plain = overrides("plain", answers, f"model.path={out / 'base/model'}")
+    train_sft(
+        load_recipe("nano/plain", SftRecipe, plain), out / "plain", resume=True, console=console
+    )
     console.rule("chains")
     write_sec(out / "chains", sizes.n_comparisons, seed, n_history=sizes.n_history)
     console.rule("SFT")

@@ -9,7 +9,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+from rich.progress import track
+
 from pgenrm.errors import InputError, MissingExtraError
+from pgenrm.nano import plain
 from pgenrm.nano.practice import Encoder, Row, comparisons, varied
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.nano.tokenizer import build
@@ -46,7 +49,7 @@ N_PER_PART: Final = 10_000
 MADE: Final = "made.json"
 N_HISTORY: Final = 6
 """Past choices in the chains to learn from: none to six."""
-CHAIN_PART, RL_PART, CURRICULUM_PART = 900, 910, 920
+CHAIN_PART, RL_PART, CURRICULUM_PART, PLAIN_PART = 900, 910, 920, 930
 """Worlds of their own for the later stages."""
 
 
@@ -158,6 +161,19 @@ def _with_demographics(
     responses = [one.responses[i] for i in row["order"]]
     prompt = default_template(user).render(user, one.context, responses)
     return {"prompt": [message.model_dump() for message in prompt]}
+
+
+def write_plain(path: Path, n: int, seed: int) -> None:
+    """Write `n` prompts of plain judges with answers as a parquet file, unless it is there.
+
+    Raises:
+        InputError: those that are there were drawn otherwise.
+    """
+    made = {"n": n, "seed": seed, "part": PLAIN_PART, "shares": plain.SHARES}
+    _note_made(path.parent, made)
+    if not path.exists():
+        found = plain.rows(practice_world(seed, PLAIN_PART), seed, n)
+        _publish(Dataset.from_list(list(track(found, "Writing answers", n))), path)
 
 
 WIDE: Final = "wide.jsonl"
