@@ -105,7 +105,6 @@ def choice(user: User, responses: Sequence[str], query: str, m: int = 32) -> int
 
 
 @given(requests)
-@settings(deadline=None)
 def test_every_request_gets_n_complete_chains_that_say_what_they_judge(
     asked: ChainRequest,
 ) -> None:
@@ -170,7 +169,7 @@ def test_totals_follow_the_sampled_utility() -> None:
 
 
 @given(st.lists(requests, min_size=1, max_size=5), st.randoms())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_request_gets_the_same_chains_alone_and_in_any_batch(
     batch: list[ChainRequest], random: object
 ) -> None:
@@ -180,7 +179,6 @@ def test_a_request_gets_the_same_chains_alone_and_in_any_batch(
 
 
 @given(requests, st.data())
-@settings(deadline=None)
 def test_permuting_the_responses_permutes_the_scores(
     asked: ChainRequest, data: st.DataObject
 ) -> None:
@@ -196,7 +194,6 @@ def test_permuting_the_responses_permutes_the_scores(
 
 
 @given(requests, texts)
-@settings(deadline=None)
 def test_identical_responses_get_identical_scores(asked: ChainRequest, text: str) -> None:
     twice = asked.model_copy(update={"responses": (text, *asked.responses, text)})
     for chain in chains(evaluator.evaluate([twice])[0]):

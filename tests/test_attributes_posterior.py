@@ -124,7 +124,7 @@ def test_a_stated_direction_moves_what_goes_with_it_in_the_population() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 7), st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_user_gets_the_same_posterior_alone_and_in_any_batch(
     n_users: int, n_choices: int, seed: int
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_user_gets_the_same_posterior_alone_and_in_any_batch(
     ),
     st.integers(1, 15),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_choices_however_redundant_give_a_proper_posterior(
     rows: list[list[float]], n_copies: int
 ) -> None:

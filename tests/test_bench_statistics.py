@@ -73,7 +73,7 @@ def test_a_statistic_of_nothing_is_none() -> None:
     assert estimate(share(np.zeros(5), np.zeros(5)), 30) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     values=st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=1, max_size=30),
     seed=st.integers(0, 3),
@@ -88,7 +88,7 @@ def test_the_first_row_is_what_was_observed_and_resamples_keep_the_number_of_use
     assert (sums == resample(columns, seed)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

@@ -219,7 +219,7 @@ def test_closing_twice_is_harmless_and_closes_the_engine(tmp_path: Path) -> None
             engine.complete([ask()])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.lists(st.booleans(), min_size=5)),

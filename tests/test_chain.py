@@ -166,7 +166,7 @@ def chains(draw: st.DrawFn) -> EvaluationChain:
 
 
 @given(chains())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_parsing_a_formatted_chain_gives_the_chain(chain: EvaluationChain) -> None:
     assert parse(format(chain), chain.n_responses) == chain
 
@@ -180,7 +180,7 @@ reasons = phrases | st.integers(0, 2000).map("{} words, 12.5 a line".format)
     st.lists(phrases, min_size=1, max_size=5, unique_by=str.lower),
     st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_ordinary_chain_is_written_in_the_plain_form(
     names: list[str], data: st.DataObject
 ) -> None:
@@ -237,7 +237,7 @@ def test_a_chain_without_criteria_has_an_empty_rationale() -> None:
 
 
 @given(st.text(), st.integers(1, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("{" * 3000, 2)
 @example('{"a":' * 3000, 2)
 @example('{"rationale": ' + "[" * 3000, 2)
@@ -256,7 +256,7 @@ def test_any_text_gives_a_chain_or_a_format_error(text: str, n_responses: int) -
 
 
 @given(st.sampled_from(GOLDEN), st.randoms(use_true_random=False), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_damaged_chain_gives_a_chain_or_a_format_error(
     name: str, rng: random.Random, data: st.DataObject
 ) -> None:
@@ -354,7 +354,7 @@ def rating_lines(style: str, name: str, weight: int, score: float, reason: str) 
     has_totals=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_rating_is_right_or_left_out(
     names: list[str],
     style: str,

@@ -315,7 +315,7 @@ row_cells = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(row_cells, max_size=24))
 def test_whatever_the_rows_no_test_is_learnt_from(cells: list[tuple[Any, ...]]) -> None:
     rows = [

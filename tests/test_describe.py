@@ -91,7 +91,7 @@ def test_words_are_found_in_other_scripts() -> None:
     st.lists(st.tuples(st.text(max_size=60), st.integers(0, 3)), min_size=1, max_size=20),
     st.integers(1, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_texts_give_at_most_the_words_asked_for(
     rows: list[tuple[str, int]], n_words: int
 ) -> None:

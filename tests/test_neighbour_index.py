@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 pytest.importorskip("faiss")
 pytest.importorskip("sklearn")
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm.prototypes.clustering import nearest, unit
@@ -51,7 +51,6 @@ def test_no_queries_find_nothing() -> None:
     assert index.search(rows[:0], 2) == []
 
 
-@settings(deadline=None)  # threads of the search wait for a busy machine
 @given(
     st.integers(0, 10_000),
     st.integers(1, 6),

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
@@ -214,7 +214,6 @@ def test_a_scorer_is_rebuilt_from_its_arrays(crowd: Crowd) -> None:
 # ---------------------------------------------------------------- histories
 
 
-@settings(deadline=None)
 @given(
     user=st.lists(st.integers(0, 4), min_size=1, max_size=30),
     n_history=st.integers(1, 5),

@@ -121,7 +121,6 @@ def test_a_request_without_responses_is_refused() -> None:
 
 
 @given(requests.filter(lambda asked: asked.n > 0))
-@settings(deadline=None)
 def test_the_responses_of_a_chain_get_the_totals_of_that_chain(asked: ChainRequest) -> None:
     written_for = chains(ATTRIBUTE_EVALUATOR.evaluate([asked])[0])
     scores = ATTRIBUTE_EVALUATOR.score_rubrics(
@@ -152,7 +151,6 @@ rubrics = st.lists(
 
 
 @given(rubrics, st.lists(texts, min_size=1, max_size=4), st.data())
-@settings(deadline=None)
 def test_scores_follow_the_responses_and_the_shares_but_not_the_batch(
     criteria: list[Criterion], responses: list[str], data: st.DataObject
 ) -> None:
@@ -169,7 +167,6 @@ def test_scores_follow_the_responses_and_the_shares_but_not_the_batch(
 
 
 @given(st.sampled_from(ATTRIBUTES), texts, texts)
-@settings(deadline=None)
 def test_wanting_the_opposite_mirrors_the_scores(attribute: object, a: str, b: str) -> None:
     names = [name for name, (k, _) in CRITERIA.items() if ATTRIBUTES[k] is attribute]
     low, high = ATTRIBUTE_EVALUATOR.score_rubrics(

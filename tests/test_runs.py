@@ -32,7 +32,7 @@ def judge_into(path: Path, n: int, stop_after: int | None = None) -> None:
             run.add(judgment)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 10_000))
 def test_a_run_cut_at_any_byte_goes_on_to_the_same_file(
     tmp_path_factory: pytest.TempPathFactory, cut: int

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm.attributes.render import CRITERIA
@@ -89,7 +89,6 @@ def test_the_outcome_is_1_only_where_the_chosen_response_scores_strictly_highest
     assert outcome(said(*texts), [0, 0, 0, 0, 1, 0], orders) == [1, 0, 0, 0, 1, 0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10), min_size=2, max_size=4), st.data())
 def test_permuting_the_responses_does_not_change_the_outcome(
     scores: list[int], data: st.DataObject
@@ -130,7 +129,6 @@ weights = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(weights, weights, st.floats(0.1, 10))
 def test_coverage_is_a_share_and_does_not_depend_on_scale(
     rubric: dict[str, float], truth: dict[str, float], scale: float
@@ -141,7 +139,6 @@ def test_coverage_is_a_share_and_does_not_depend_on_scale(
     assert scaled == pytest.approx(rating, abs=1e-4)
 
 
-@settings(deadline=None)
 @given(weights)
 def test_the_truth_covers_itself_and_its_opposite_nothing(truth: dict[str, float]) -> None:
     assert coverage(truth, truth) == pytest.approx(1)
