@@ -29,7 +29,7 @@ from pgenrm.methods.protocol import judgment_of
 from pgenrm.seeding import rng
 from pgenrm.sim.config import WorldConfig
 from pgenrm.sim.world import World
-from pgenrm.types import Comparison, Judgment
+from pgenrm.types import Comparison, FailedChain, Failure, FailureKind, Judgment
 from tests.bench_cases import Chance
 
 ALL_STEPS = list(benches(Sizes(), "nano", "base"))
@@ -73,7 +73,12 @@ class Knowing(Chance):
     def judgment(self, comparison: Comparison) -> Judgment:
         is_right = rng(self.name, self.seed, comparison.id).random() < self.p
         scores = [float((i == self.labels[comparison.id]) == is_right) for i in range(2)]
-        return judgment_of(comparison, scores, method=self.name, seed=self.seed)
+        found = judgment_of(comparison, scores, method=self.name, seed=self.seed)
+        if self.name != "pgenrm":
+            return found
+        lost = FailedChain(order=(0, 1), failure=Failure(kind=FailureKind.FORMAT, reason="none"))
+        unfitted = {"confidence": 0.5, "evaluator": "attributes", "failures": (lost,)}
+        return found.model_copy(update=unfitted)
 
 
 CHANCES = {
@@ -173,6 +178,9 @@ def test_the_pages_say_what_the_records_hold(study: Path, tmp_path: Path) -> Non
     assert re.search(r"\| GPO \|.*\| falls; [^|]+ \|", page)
     assert re.search(r"\| LoRe \|.*\| cannot tell \|", page)
     assert "- LoRe:" in page
+    assert re.search(r"\| P-GenRM \|.*\| \(\d+\.\d\) \|", page)
+    assert "Those in brackets are of confidences that were not fitted" in page
+    assert "by `attributes`, the attribute evaluator and no language model, for pgenrm." in page
     assert "- GPO:" not in page
     assert "## Commands" in page
     assert (docs / "report-all.html").read_text().startswith("<!doctype html>")

@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from typer.testing import CliRunner
 
+from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.plan import note_command
 from pgenrm.bench.results import BenchResult
+from pgenrm.cli import app
 from pgenrm.errors import InputError
+from pgenrm.judge import PGenRM
 from pgenrm.methods.protocol import Method, judgment_of
-from pgenrm.report.card import card_fragment, eval_results, method_of_card
+from pgenrm.report.card import FULL, card_fragment, eval_results, method_of_card
+from pgenrm.report.page import page as html_of
 from pgenrm.report.samples import Aspect, samples
+from pgenrm.report.tables import markdown
 from pgenrm.report.write import write_report
 from pgenrm.types import Comparison, Judgment
 from tests.bench_cases import HOSTILE, Chance, WithChains, dataset, run_bench, unanswered
@@ -45,6 +51,14 @@ class HostileChains(WithChains):
 def _hostile(judgment: Judgment) -> Judgment:
     text = re.sub("Likes it short.|Brevity", HOSTILE.replace("'", ""), judgment.model_dump_json())
     return Judgment.model_validate_json(text.replace('"reason":""', '"reason":"\\"><b>bold</b>"'))
+
+
+class ByAttributes(WithChains):
+    """P-GenRM around the attribute evaluator."""
+
+    def __init__(self, name: str, m: int) -> None:
+        super().__init__(name, m)
+        self._judge = PGenRM(AttributeEvaluator(), m)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +156,31 @@ def test_the_model_card_is_read_by_the_hub(bench: Path, result: BenchResult) -> 
     assert {e.date for e in entries} == {"2026-01-31"}
     with pytest.raises(InputError, match="'vpl' is not among the methods: judge-default, "):
         method_of_card(result, "vpl")
+
+
+def test_the_card_is_of_the_full_form_and_not_of_the_best(tmp_path: Path) -> None:
+    forms = [Chance("pgenrm-ind8", 0.6), Chance("pgenrm-ind16-pro8", 0.95)]
+    first = method_of_card(evaluate(run_bench(tmp_path / "some", forms)))
+    full = method_of_card(evaluate(run_bench(tmp_path / "all", [*forms, Chance(FULL, 0.5)])))
+    assert (first and first.name, full and full.name) == ("pgenrm-ind8", FULL)
+    shown = CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"}).output
+    assert f"Default: {FULL}" in shown
+
+
+def test_who_wrote_the_chains_stands_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
+    methods: list[Method] = [WithChains("judge-cot", 2), ByAttributes("pgenrm", 2)]
+    result = evaluate(run_bench(tmp_path, [Chance("gpo"), *methods], dataset(4, 1)))
+    told = "by {} for judge-cot; by {}, the attribute evaluator and no language model, for pgenrm."
+    assert told.format("known", "attributes") in html_of(result, [], [])
+    assert told.format("`known`", "`attributes`") in markdown(result, [])
+    none = result.model_copy(update={"methods": (result.method("gpo"),)})
+    assert "Chains are written" not in html_of(none, [], []) + markdown(none, [])
+
+
+def test_judgments_about_altered_users_are_counted_but_not_shown(tmp_path: Path) -> None:
+    out = run_bench(tmp_path, [Chance("gpo"), Chance("gpo+shuffled")])
+    assert len(evaluate(out).methods) == 2
+    assert {sample.method for sample in samples(out)} == {"gpo"}
 
 
 # ---------------------------------------------------------------- in a browser

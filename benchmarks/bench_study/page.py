@@ -14,7 +14,7 @@ from pgenrm.bench.plan import read_commands
 from pgenrm.bench.results import MethodResult
 from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.data.dataset import TEST_UNSEEN
-from pgenrm.report.tables import seconds
+from pgenrm.report.tables import about_errors, chain_writers, code, seconds
 from pgenrm.report.write import PAGE, write_report
 
 HEAD: Final = (
@@ -129,25 +129,32 @@ def _table_1(every: tables.Bench, found: dict[str, tables.Bench], why_no_model: 
     parts = [
         "## Table 1",
         "### All comparisons",
-        "P-GenRM's chains are written by the [attribute evaluator](attributes.md), which knows no "
+        f"{chain_writers(every.result, code)} The [attribute evaluator](attributes.md) knows no "
         "population. P-GenRM alone is two chains, one in each order; own and neighbours' chains "
         "are blended by the shrinkage that was calibrated on validation users, not by the paper's "
         "mean. The fine-tuned reward model starts from the bundled judge before it was taught to "
         "judge: 2.3 million weights, not 8 billion. P-GenRM, the attribute evaluator and "
         "language-model judges see three past choices of the eight that all other methods see, "
         f"SynthesizeMe among them. Best baseline: `{every.result.best_baseline}`.",
-        tables.markdown(HEAD, tables.main_rows(every, names, why)),
+        *_main_table(every, names, why),
     ]
     if of_model := found.get("model"):
         run = [name for name in names if name in of_model.methods]
         parts += [
             "### With the language model",
             f"{_n_of(of_model)}; best baseline: `{of_model.result.best_baseline}`. Methods without "
-            "a language model are those above, on these comparisons.",
-            tables.markdown(HEAD, tables.main_rows(of_model, run, "")),
+            "a language model are those above, on these comparisons. "
+            f"{chain_writers(of_model.result, code)}",
+            *_main_table(of_model, run, ""),
         ]
     parts += _judges(found)
     return "\n\n".join(parts)
+
+
+def _main_table(bench: tables.Bench, names: Sequence[str], elsewhere: str) -> list[str]:
+    table = tables.markdown(HEAD, tables.main_rows(bench, names, elsewhere))
+    errors = about_errors(bench.methods[name] for name in names if name in bench.methods)
+    return [table, *filter(None, [errors])]
 
 
 def _judges(found: dict[str, tables.Bench]) -> list[str]:
@@ -173,8 +180,10 @@ def _judges(found: dict[str, tables.Bench]) -> list[str]:
             "judge was taught the prompts of evaluation chains and no others."
         )
     for bench in benches:
-        rows = tables.main_rows(bench, list(bench.methods), "")
-        parts += [f"{_n_of(bench)}, differences within this table:", tables.markdown(HEAD, rows)]
+        parts += [
+            f"{_n_of(bench)}, differences within this table:",
+            *_main_table(bench, list(bench.methods), ""),
+        ]
     return parts
 
 

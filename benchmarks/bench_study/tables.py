@@ -17,7 +17,7 @@ from pgenrm.bench.rows import ROWS, Kind, row_of
 from pgenrm.bench.statistics import Estimate, Floats, mean_over_users
 from pgenrm.data.dataset import TEST_SEEN, TEST_UNSEEN
 from pgenrm.report.tables import (
-    expected_error,
+    calibration_error,
     markdown_table,
     percent,
     points,
@@ -127,7 +127,7 @@ def _figures(bench: Bench, name: str, elsewhere: str) -> Row:
         NOTHING
         if method.error_of_runs is None
         else f"{share(method.mean_of_runs)} ± {share(method.error_of_runs)}",
-        share(expected_error(method)),
+        calibration_error(method),
     ]
 
 

@@ -25,6 +25,7 @@ class Runs:
     Attributes:
         by_task: the records of every run.
         records: of all runs.
+        user_of: whose a comparison is, by its id.
         outcomes: [n_runs, n_items], indices into `OUTCOMES`; what has no record is unscored.
     """
 
@@ -33,6 +34,7 @@ class Runs:
         self.tasks = tasks
         self.by_task = {task: list(read_records(path)) for task, path in tasks.items()}
         self.records = list(chain.from_iterable(self.by_task.values()))
+        self.user_of = {item.comparison.id: item.comparison.user.id for item in items}
         self.outcomes = np.full((len(tasks), len(items)), OUTCOMES.index(Outcome.UNSCORED))
         at = {item.comparison.id: i for i, item in enumerate(items)}
         self._has_record = np.zeros(self.outcomes.shape, dtype=bool)

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from pgenrm.accuracy import OUTCOMES
+from pgenrm.bench.confidence import calibration
 from pgenrm.bench.counting import Counted, Mask, Runs
 from pgenrm.bench.plan import Item, read_items, read_plan
 from pgenrm.bench.ranking import rankings
@@ -21,13 +22,10 @@ from pgenrm.bench.rows import Kind, place_of, row_of
 from pgenrm.bench.run import PREPARED, Timing, read_times, times_path
 from pgenrm.bench.statistics import mean_and_error
 from pgenrm.errors import InputError
-from pgenrm.scaling.reliability import reliability
 from pgenrm.types import Outcome
 
 ALL: Final = "all"
 HARD: Final = "hard"
-MIN_VERDICTS: Final = 100
-"""Fewer say nothing about calibration: ten to each bin of the curve."""
 
 
 def evaluate(out: Path, seed: int = 0) -> BenchResult:
@@ -69,7 +67,7 @@ def evaluate(out: Path, seed: int = 0) -> BenchResult:
         best_baseline=best,
         prototypes_of=prototypes_of,
         methods=tuple(
-            _result(run, parts[run.name], groups[run.name], is_labelled, out)
+            _result(run, parts[run.name], groups[run.name], is_labelled, out, seed)
             for run in sorted(runs, key=lambda run: place_of(run.name))
         ),
         rankings=ranked,
@@ -125,7 +123,12 @@ def _prototypes(items: Sequence[Item], runs: Sequence[Runs]) -> tuple[list[int |
 
 
 def _result(
-    run: Runs, parts: dict[str, Part], groups: tuple[Group, ...], mask: Mask, out: Path
+    run: Runs,
+    parts: dict[str, Part],
+    groups: tuple[Group, ...],
+    mask: Mask,
+    out: Path,
+    seed: int,
 ) -> MethodResult:
     row = row_of(run.name)
     settings = [read_settings(path) for path in run.tasks.values()]
@@ -133,11 +136,6 @@ def _result(
     accuracies = right.mean(axis=1).round(6).tolist() if mask.any() else []
     mean, error = mean_and_error(accuracies) if accuracies else (None, None)
     consistency = [r.order_consistency for r in run.records if r.order_consistency is not None]
-    verdicts = [
-        (record.confidence, record.outcome is Outcome.CORRECT)
-        for record in run.records
-        if record.confidence is not None and record.outcome in {Outcome.CORRECT, Outcome.WRONG}
-    ]
     return MethodResult(
         name=run.name,
         label=row.label,
@@ -154,10 +152,7 @@ def _result(
         mean_of_runs=mean,
         error_of_runs=error,
         order_consistency=round(float(np.mean(consistency)), 6) if consistency else None,
-        is_calibrated=any(record.is_calibrated for record in run.records),
-        calibration=reliability(*zip(*verdicts, strict=True))
-        if len(verdicts) >= MIN_VERDICTS
-        else None,
+        calibration=calibration(run, seed),
         groups=groups,
         cost=_cost(run, out),
     )

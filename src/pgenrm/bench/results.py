@@ -3,7 +3,6 @@
 from pgenrm.bench.plan import Plan
 from pgenrm.bench.rows import Kind
 from pgenrm.bench.statistics import Estimate
-from pgenrm.scaling.reliability import Reliability
 from pgenrm.types import Outcome, Value
 
 
@@ -65,6 +64,30 @@ class Cost(Value):
     """Of the model's answers, those found in a cache: the seconds leave out what they took."""
 
 
+class CurvePoint(Value):
+    """Verdicts of about the same confidence, of all runs."""
+
+    confidence: float
+    """Mean."""
+    accuracy: Estimate
+    """Share of them that were right."""
+
+
+class CalibrationResult(Value):
+    """Confidence against accuracy."""
+
+    is_calibrated: bool
+    """Whether all confidences were fitted to what people preferred. Others say how sure it is that
+    more chains would not change the verdict, and were never meant to be right so often."""
+    error: float
+    """Expected calibration error, the mean over runs of that of each. It has no interval: what
+    chance adds to it, a resample adds again."""
+    log_score: float
+    """Mean over runs of that of each, in nats."""
+    curve: tuple[CurvePoint, ...]
+    """By rising confidence, about equally full."""
+
+
 class MethodResult(Value):
     """A row of the table."""
 
@@ -87,9 +110,8 @@ class MethodResult(Value):
     """Standard error over seeds; None for a single run."""
     order_consistency: float | None
     """Mean over the comparisons that were judged in several orders, ties among them."""
-    is_calibrated: bool
-    calibration: Reliability | None
-    """None with too few verdicts that have a confidence."""
+    calibration: CalibrationResult | None
+    """None where a run has too few verdicts with a confidence."""
     groups: tuple[Group, ...]
     cost: Cost
 

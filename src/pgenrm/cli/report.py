@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pgenrm.report.card import FULL
 from pgenrm.report.write import write_report
 
 
@@ -18,13 +19,17 @@ def report_command(
         typer.Option(help="Directory to write to; default: the same.", show_default=False),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Judgments shown of every method and outcome.")
+        int,
+        typer.Option(
+            min=0, help="Judgments shown of every method, but altered forms, and outcome."
+        ),
     ] = 3,
     card_of: Annotated[
         str | None,
         typer.Option(
             "--card",
-            help="Method of the model card. Default: the best P-GenRM.",
+            help=f"Method of the model card. Default: {FULL}, or else the first of P-GenRM's forms "
+            "that was run.",
             show_default=False,
         ),
     ] = None,

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from math import ceil, floor, log2
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pgenrm.bench.metrics import ALL
-from pgenrm.bench.results import BenchResult
+from pgenrm.bench.results import BenchResult, CalibrationResult
 from pgenrm.bench.rows import Kind
 from pgenrm.bench.statistics import Estimate
-from pgenrm.scaling.reliability import Reliability
 
 
 class Scale(NamedTuple):
@@ -104,8 +103,8 @@ def _tight(found: Sequence[Estimate]) -> Scale:
     return Scale(max(0.0, low), min(1.0, max(high, low + 0.05)))
 
 
-class CurvePoint(NamedTuple):
-    """A bin of a reliability curve, in percent of width and height (from above)."""
+class Mark(NamedTuple):
+    """A point of a reliability curve, in percent of width and height (from above)."""
 
     x: float
     y: float
@@ -113,13 +112,14 @@ class CurvePoint(NamedTuple):
     high: float
 
 
-def curve(found: Reliability) -> list[CurvePoint]:
-    """Place the bins with their 95 % intervals (Wilson's, verdicts taken as independent)."""
-    from scipy.stats import binomtest  # loads for half a second; most commands never need it
+SHARES: Final = Scale(0.0, 1.0)
 
-    points = []
-    for b in found.bins:
-        interval = binomtest(round(b.accuracy * b.n), b.n).proportion_ci(method="wilson")
-        shares = (b.confidence, 1 - b.accuracy, 1 - interval.low, 1 - interval.high)
-        points.append(CurvePoint(*(round(100 * share, 2) for share in shares)))
-    return points
+
+def curve(found: CalibrationResult) -> list[Mark]:
+    """Place the points with their 95 % intervals over users."""
+    marks = []
+    for point in found.curve:
+        placed = bar(point.accuracy, SHARES)
+        ends = (100 - share for share in placed)
+        marks.append(Mark(SHARES.at(point.confidence), *(round(end, 2) for end in ends)))
+    return marks

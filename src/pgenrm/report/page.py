@@ -22,6 +22,9 @@ from pgenrm.report.tables import (
     COSTS,
     PARTS,
     PUBLISHED,
+    about_errors,
+    calibration_error,
+    chain_writers,
     correlation,
     costs_of,
     decimal,
@@ -49,6 +52,7 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
+        "calibration_error": calibration_error,
         "percent": percent,
         "points": points,
         "costs_of": costs_of,
@@ -71,7 +75,9 @@ def page(result: BenchResult, commands: Sequence[Command], samples: Sequence[Sam
         bar=bar,
         curve=curve,
         ladder=ladder(result),
-        calibrated=[method for method in counted if method.calibration],
+        calibrated=[m for m in counted if m.calibration and m.kind is not Kind.ALTERED],
+        about_errors=about_errors(counted),
+        chain_writers=chain_writers(result),
         grouped=[m for m in counted if m.groups and _is_shown_by_prototype(m, result)],
         scale_of=scale_of,
         published=published(),

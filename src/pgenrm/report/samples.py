@@ -1,4 +1,7 @@
-"""Which judgments of a bench are shown: of every method a few of each kind."""
+"""Which judgments of a bench are shown: of every method a few of each kind.
+
+None of a method with altered users: what it says of a user is about somebody else.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -74,7 +77,8 @@ def samples(out: Path, n_each: int = 3) -> list[Sample]:
     items = {item.comparison.id: item for item in read_items(out)}
     first_runs: dict[str, Path] = {}
     for task, path in find_tasks(out).items():
-        first_runs.setdefault(task.method, path)
+        if row_of(task.method).kind is not Kind.ALTERED:
+            first_runs.setdefault(task.method, path)
     found: list[Sample] = []
     for name in sorted(first_runs, key=_shown_first):
         path = first_runs[name]

@@ -1,18 +1,18 @@
-"""Results as CSV and as Markdown, and how numbers are written everywhere."""
+"""Results as Markdown, and how numbers are written everywhere."""
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import sqrt
 from shlex import join
-from typing import Any, Final
+from typing import Final
 
 from pgenrm.bench.metrics import ALL
 from pgenrm.bench.plan import Command
 from pgenrm.bench.published import MeanAndError, PublishedRow, published
-from pgenrm.bench.results import BenchResult, MethodResult, Part, Ranking
+from pgenrm.bench.results import BenchResult, MethodResult, Part
 from pgenrm.bench.statistics import Estimate
 from pgenrm.data.reward_bench import DOMAINS
+from pgenrm.scaling.reliability import N_BINS
 from pgenrm.types import Outcome
 
 STUDY: Final = "prompt_study_prism"
@@ -98,84 +98,6 @@ def share_of(part: Part, outcome: Outcome) -> float:
     return part.outcomes[outcome] / sum(part.outcomes.values())
 
 
-def csv_table(result: BenchResult) -> str:
-    """Write a line for every method and part of the comparisons; shares are in [0, 1].
-
-    Where policies were ranked, a line for every method and domain.
-    """
-    rows = [_csv_row(method, name, part) for method, name, part in _parts(result)]
-    rows = rows or [row for ranking in result.rankings for row in _ranking_rows(ranking)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["method"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _ranking_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
-    for domain, found in (*ranking.by_domain.items(), ("mean", ranking.mean)):
-        low, high = (found.interval if found else None) or (None, None)
-        yield {
-            "method": ranking.name,
-            "domain": domain,
-            "correlation": found.value if found else None,
-            "correlation_low": low,
-            "correlation_high": high,
-            "n_questions": ranking.n_questions,
-            "n_unscored": ranking.n_unscored,
-        }
-
-
-def _parts(result: BenchResult) -> Iterator[tuple[MethodResult, str, Part]]:
-    for method in result.methods:
-        for name, part in method.parts.items():
-            yield method, name, part
-
-
-def _csv_row(method: MethodResult, name: str, part: Part) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "method": method.name,
-        "kind": method.kind,
-        "part": name,
-        "n": part.n,
-        "n_users": part.n_users,
-        "n_runs": len(method.seeds),
-    }
-    against = part.versus_best
-    for column, found in (
-        ("accuracy", part.accuracy),
-        ("decided_accuracy", part.decided_accuracy),
-        ("user_macro", part.user_macro),
-        ("prototype_macro", part.prototype_macro),
-        ("versus_best", against.by if against else None),
-    ):
-        low, high = (found.interval if found else None) or (None, None)
-        row |= {
-            column: found.value if found else None,
-            f"{column}_low": low,
-            f"{column}_high": high,
-        }
-    row |= {outcome.value: part.outcomes[outcome] for outcome in Outcome}
-    return row | {
-        "coverage": part.coverage,
-        "best_baseline": against.to if against else None,
-        "order_consistency": method.order_consistency,
-        "expected_calibration_error": expected_error(method),
-        "mean_of_runs": method.mean_of_runs,
-        "error_of_runs": method.error_of_runs,
-        "n_chains": method.cost.n_chains,
-        "n_prompt_tokens": method.cost.n_prompt_tokens,
-        "n_completion_tokens": method.cost.n_completion_tokens,
-        "seconds": method.cost.seconds,
-        "adapt_seconds": method.cost.adapt_seconds,
-        "fit_seconds": method.cost.fit_seconds,
-        "version": " ".join(method.versions),
-    }
-
-
-# ---------------------------------------------------------------- Markdown
-
-
 def markdown(result: BenchResult, commands: Sequence[Command]) -> str:
     """Write the tables and how they came about."""
     plan = result.plan
@@ -193,13 +115,18 @@ def markdown(result: BenchResult, commands: Sequence[Command]) -> str:
         lines.append(
             f"Differences are paired, against the best baseline here, `{result.best_baseline}`."
         )
+    if writers := chain_writers(result, code):
+        lines += ["", writers]
     if result.rankings:
         lines += ["", *_ranking_table(result)]
-    lines += ["", *_main_table(result), "", *_detail_table(result), "", *_cost_table(result)]
+    lines += ["", *_main_table(result), "", *_detail_table(result)]
+    if errors := about_errors(result.methods):
+        lines += ["", errors]
+    lines += ["", *_cost_table(result)]
     if result.prepare_seconds is not None:
         lines += ["", prepared(result.prepare_seconds)]
     lines += ["", "## Commands", ""]
-    lines += [f"- {c.started_at}: {_code(join(c.command))} ({_versions(c)})" for c in commands]
+    lines += [f"- {c.started_at}: {code(join(c.command))} ({_versions(c)})" for c in commands]
     return "\n".join(lines) + "\n"
 
 
@@ -246,7 +173,7 @@ def _detail_table(result: BenchResult) -> list[str]:
                     f"{100 * part.coverage:.1f}",
                     f"{100 * share_of(part, Outcome.TIE):.1f}",
                     share(method.order_consistency),
-                    share(expected_error(method)),
+                    calibration_error(method),
                     runs,
                 ]
             )
@@ -270,9 +197,55 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def expected_error(method: MethodResult) -> float | None:
-    """Return the expected calibration error, where it is known."""
-    return method.calibration.expected_calibration_error if method.calibration else None
+def chain_writers(result: BenchResult, quote: Callable[[str], str] = str) -> str:
+    """Say who wrote the chains of which methods, or nothing where no method asks for chains."""
+    methods: dict[str, dict[str, None]] = {}
+    for method in result.methods:
+        for evaluator in method.evaluators if method.cost.n_chains else ():
+            methods.setdefault(evaluator, {})[method.name.partition("+")[0]] = None
+    parts = [
+        f"by {quote(evaluator)}{ATTRIBUTES if evaluator.partition(':')[0] == 'attributes' else ''} "
+        f"for {', '.join(names)}"
+        for evaluator, names in methods.items()
+    ]
+    return f"Chains are written {'; '.join(parts)}." if parts else ""
+
+
+ATTRIBUTES: Final = ", the attribute evaluator and no language model,"
+
+
+def calibration_error(method: MethodResult) -> str:
+    """Write the expected calibration error, where it is known; see `about_errors`."""
+    found = method.calibration
+    if found is None:
+        return "-"
+    return share(found.error) if found.is_calibrated else f"({share(found.error)})"
+
+
+def about_errors(methods: Iterable[MethodResult]) -> str:
+    """Say how the calibration errors of these methods are read, or nothing where there are none."""
+    found = {m.calibration.is_calibrated: m.parts[ALL].n for m in methods if m.calibration}
+    if not found:
+        return ""
+    n = max(found.values())
+    by_chance = (
+        f"On {n:,} comparisons, a method that is right exactly as often as it says would by chance "
+        f"show a calibration error of about {share(error_by_chance(n))}."
+    )
+    in_brackets = (
+        "Those in brackets are of confidences that were not fitted to what people preferred: they "
+        "say how sure it is that more chains would not change the verdict."
+    )
+    return by_chance if False not in found else f"{by_chance} {in_brackets}"
+
+
+def error_by_chance(n: int) -> float:
+    """Return the mean calibration error, in ten bins, of confidences that are exactly right.
+
+    In a bin the share of right verdicts strays by 0.8 standard deviations on average, and at
+    confidences from 0.5 to 0.7 a verdict has one of 0.49. Users are not considered.
+    """
+    return 0.8 * 0.49 * sqrt(N_BINS / n)
 
 
 def _cost_table(result: BenchResult) -> list[str]:
@@ -366,7 +339,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     return ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)]
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Write code in Markdown; the fence is longer than any run of backticks in the text."""
     text = " ".join(text.split("\n"))  # a code span is one line
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))

@@ -6,9 +6,10 @@ from typing import Final
 from pgenrm.bench.metrics import evaluate
 from pgenrm.bench.plan import read_commands
 from pgenrm.report.card import card_fragment, eval_results, method_of_card
+from pgenrm.report.csv_file import csv_table
 from pgenrm.report.page import page
 from pgenrm.report.samples import samples
-from pgenrm.report.tables import csv_table, markdown
+from pgenrm.report.tables import markdown
 
 PAGE: Final = "report.html"
 CSV: Final = "results.csv"
@@ -32,9 +33,9 @@ def write_report(
     Args:
         bench: its directory.
         out: where to; None writes beside the records.
-        n_samples: judgments shown of every method and outcome.
-        card_of: method of the model card; None takes the best P-GenRM, and writes no card where
-            there is none.
+        n_samples: judgments shown of every outcome and method, but those with altered users.
+        card_of: method of the model card; None takes one of P-GenRM, see `method_of_card`, and
+            writes no card where there is none.
         model: name of the model on the hub, for the card.
         seed: of the resampling of users.
 
