@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pgenrm.bench.compare import compare
+from pgenrm.bench.compare import compare, compare_rankings
 from pgenrm.bench.counting import Runs
 from pgenrm.bench.metrics import ALL, HARD, evaluate
 from pgenrm.bench.plan import Answers, Item, Plan, open_plan, read_items
@@ -33,6 +33,7 @@ from pgenrm.methods.controls import Fixed, Oracle
 from pgenrm.methods.protocol import Method, judgment_of
 from pgenrm.report.page import page
 from pgenrm.report.tables import costs_of, markdown
+from pgenrm.seeding import rng
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Judgment, Outcome
 from tests.bench_cases import SOURCE, Chance, WithChains, dataset, run_bench
@@ -132,7 +133,7 @@ def test_chains_tokens_and_confidence_are_counted(tmp_path: Path) -> None:
     assert method.cost.n_completion_tokens == 20
     assert method.cost.seconds is not None
     assert method.calibration is not None
-    assert not method.is_calibrated
+    assert not method.calibration.is_calibrated
     assert method.order_consistency == 1
     assert method.prompt_versions == ("known@1",)
 
@@ -345,6 +346,78 @@ def test_policies_are_ranked_by_domain_whatever_their_order(tmp_path: Path) -> N
     assert {d: e and e.value for d, e in found.by_domain.items()} == dict.fromkeys(DOMAINS, 1)
     assert found.mean is not None
     assert found.mean.value == 1
+
+
+def ranked_bench(out: Path, noise: float, items: Sequence[Item]) -> Path:
+    """Write a bench whose only method has the true scores with noise."""
+    out.mkdir(exist_ok=True)
+    (out / "items.jsonl").write_text("".join(item.model_dump_json() + "\n" for item in items))
+    rows = []
+    for item in items:
+        assert item.answers is not None
+        drawn = rng("ranked", noise, item.comparison.id).normal(0, noise or 1e-9, 4)
+        scores = [s + d for s, d in zip(item.answers.scores, drawn, strict=True)]
+        rows.append(judgment_of(item.comparison, scores, method="m"))
+    path = records_path(out, Task("m", 0))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    return out
+
+
+def test_two_rankings_are_compared_by_domain_on_the_same_questions(tmp_path: Path) -> None:
+    items = ranked_items(90)
+    before = ranked_bench(tmp_path / "a", 60, items)
+    after = ranked_bench(tmp_path / "b", 0, items[:-30])
+    *domains, mean = compare_rankings(before, after)
+    assert [change.domain for change in domains] == list(DOMAINS)
+    assert [change.n for change in (*domains, mean)] == [20, 20, 20, 60]
+    shared = [items[i] for i in range(60) if items[i].answers]
+    records = {Task("m", 0): records_path(before, Task("m", 0))}
+    (alone,) = rankings(shared, [Runs("m", records, items)])
+    for change in domains:
+        assert change.before == alone.by_domain[change.domain]
+        assert change.after is not None
+        assert (change.after.value, change.after.interval) == (1, (1, 1))
+        assert change.by is not None
+        assert change.before is not None
+        assert change.by.value == pytest.approx(1 - change.before.value)
+        # all of the after are 1, so the difference moves as the before does
+        assert change.by.interval is not None
+        assert change.before.interval is not None
+        assert change.by.interval == pytest.approx(
+            tuple(1 - x for x in change.before.interval[::-1])
+        )
+    assert (mean.domain, mean.before) == ("mean", alone.mean)
+    assert [change.by and change.by.interval for change in compare_rankings(before, before)] == [
+        (0, 0)
+    ] * 4
+
+
+def test_rankings_are_compared_on_what_both_have_scored_in_full(tmp_path: Path) -> None:
+    items = ranked_items(12)
+    before, after = (ranked_bench(tmp_path / name, 1, items) for name in "ab")
+    path = records_path(after, Task("m", 0))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[3:]))
+    assert [change.n for change in compare_rankings(before, after)] == [3, 3, 3, 9]
+    shown = CliRunner().invoke(app, ["bench", "compare", str(before), str(after)])
+    table = [line.split() for line in shown.output.splitlines()]
+    assert [line[-4] for line in table if line[:1] == ["m"]] == ["3", "3", "3", "9"]
+    path.write_text("".join(lines[0::3]))  # nothing but the first domain
+    assert [change.domain for change in compare_rankings(before, after)] == [DOMAINS[0]]
+
+
+def test_rankings_by_other_grades_are_not_compared(tmp_path: Path) -> None:
+    items = ranked_items(12)
+    before = ranked_bench(tmp_path / "a", 1, items)
+    answers = items[4].answers
+    assert answers is not None
+    items[4] = items[4].model_copy(
+        update={"answers": answers.model_copy(update={"scores": (3, 9, 5, 2)})}
+    )
+    after = ranked_bench(tmp_path / "b", 1, items)
+    with pytest.raises(InputError, match=r"q4 were graded differently .* with the candidates of"):
+        compare_rankings(before, after)
 
 
 def test_published_rankings_stand_under_their_domains_and_no_mean_leaves_one_out(

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pgenrm.bench.methods import MAKERS
 from pgenrm.bench.metrics import ALL, evaluate
 from pgenrm.bench.rows import ROWS, Kind
 from pgenrm.bench.run import read_times
 from pgenrm.cli import app, main
 from pgenrm.data.lampqa import CANDIDATES
+from pgenrm.data.load import NAMES
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.types import Outcome
 from tests.bench_cases import dataset
@@ -92,7 +94,19 @@ def test_a_method_that_cannot_be_run_leaves_the_others_and_ends_with_an_error(
 def test_help_names_both_ways_to_call_it() -> None:
     text = runner.invoke(app, ["bench", "--help"]).output
     assert "compare" in text
-    assert "sim|prism|arena|lampqa|PATH" in text.replace("\n", "")
+    assert f"{'|'.join(NAMES)}|PATH" in text.replace("\n", "")
+
+
+def test_the_methods_are_listed_with_what_they_need() -> None:
+    done = runner.invoke(app, ["bench", "methods"], env={"COLUMNS": "120"})
+    assert done.exit_code == 0
+    lines = [line.strip() for line in done.output.splitlines()]
+    needs = {line.split()[0]: line for line in lines if line}
+    assert set(MAKERS) <= set(needs)
+    assert needs["judge-psi"].endswith("--model")
+    assert needs["reward-model-personas"].endswith("--model, --reward-base, a train split")
+    assert needs["oracle"].endswith("the truth (sim)")
+    assert needs["attributes"].endswith("Attribute evaluator, Ind-8")
 
 
 def test_all_methods_run_on_a_simulated_world_or_say_what_they_lack(tmp_path: Path) -> None:

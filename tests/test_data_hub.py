@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from pgenrm.bench.plan import DataSource, load_pinned, load_source, open_plan
+from pgenrm.bench.plan import DataSource, load_pinned, load_source, open_plan, pinned_model
 from pgenrm.data import load
 from pgenrm.data.hub import HubRow, open_repository, read_rows
 from pgenrm.errors import InputError, MissingExtraError
-from tests import hub_fixture
+from tests import cases, hub_fixture
 from tests.rewrite_hub_fixture import HUB, write_lines, write_repository
 
 ARENA = "MichaelR207/chatbot_arena_personalized_0125"
@@ -64,6 +64,46 @@ def test_a_bench_stays_at_the_commit_that_it_began_with(hub_cache: Path, tmp_pat
     again, _ = load_pinned(DataSource(target="arena"), tmp_path / "bench")
     assert again == source
     open_plan(tmp_path / "bench", again, load_source(again))
+
+
+def test_what_a_bench_is_fitted_on_stays_at_its_commit_too(hub_cache: Path, tmp_path: Path) -> None:
+    tests, out = tmp_path / "mine.jsonl", tmp_path / "bench"
+    tests.write_text(cases.comparison().model_dump_json() + "\n")
+    given = DataSource(target=str(tests), fit_on="arena")
+    source, dataset = load_pinned(given, out)
+    assert source.revision == dataset.revision
+    assert f"chatbot_arena_personalized_0125@{'1' * 40}" in dataset.revision
+    open_plan(out, source, dataset)
+    stored = hub_cache / f"datasets--{ARENA.replace('/', '--')}"
+    (stored / "refs" / "main").write_text("5" * 40)
+    shutil.copytree(stored / "snapshots" / ("1" * 40), stored / "snapshots" / ("5" * 40))
+    again, dataset = load_pinned(given, out)
+    assert again == source
+    open_plan(out, again, dataset)
+    with pytest.raises(InputError, match="begun over other data"):
+        open_plan(out, *load_pinned(DataSource(target=str(tests), fit_on="prism"), out))
+
+
+def test_given_responses_are_fitted_on_from_a_written_world_only(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="simulate --responses FILE"):
+        load_source(DataSource(target="prbench", folder=HUB, fit_on="sim-real"))
+
+
+def test_a_model_of_the_hub_is_named_with_its_commit(hub_cache: Path) -> None:
+    stored = hub_cache / "models--owner--model"
+    for commit in ("6" * 40, "7" * 40):
+        (stored / "snapshots" / commit).mkdir(parents=True)
+        (stored / "snapshots" / commit / "config.json").write_text("{}")
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("7" * 40)
+    (stored / "refs" / "v1").write_text("6" * 40)
+    assert pinned_model("owner/model") == f"owner/model@{'7' * 40}"
+    assert pinned_model("owner/model@v1") == f"owner/model@{'6' * 40}"
+    assert pinned_model(f"owner/model@{'6' * 40}") == f"owner/model@{'6' * 40}"
+    assert pinned_model(str(hub_cache)) == str(hub_cache)
+    for name in ("owner/none", "owner/model@v2", "no directory"):
+        with pytest.raises(InputError, match=f"the model {name} is no directory and cannot be had"):
+            pinned_model(name)
 
 
 def test_a_commit_that_is_not_there_is_an_error(hub_cache: Path) -> None:

@@ -79,6 +79,30 @@ def test_nothing_can_be_drawn_with_a_limit_of_none() -> None:
         draw([cases.comparison()], 0)
 
 
+def test_tests_alone_can_learn_from_another_data_set() -> None:
+    tests, other = load("prbench", folder=HUB), load("prism", folder=HUB)
+    both = tests.fitted_on(other)
+    assert list(both.splits) == ["train", "validation", "test_unseen"]
+    assert both.splits["test_unseen"] == tests.splits["test_unseen"]
+    assert both.splits["train"] == other.splits["train"]
+    assert both.splits["validation"] == other.splits["validation"]
+    assert both.revision == f"{tests.revision},{other.revision}"
+    assert "methods learn from another data set, prism: 11 train and 16 validation" in both.notes[0]
+    assert f"prism: {other.notes[0]}" in both.notes
+
+
+def test_what_cannot_be_learnt_from_another_data_set_is_refused() -> None:
+    prism, arena = load("prism", folder=HUB), load("arena", folder=HUB)
+    tests = load("prbench", folder=HUB)
+    with pytest.raises(InputError, match="prism has comparisons to learn from itself"):
+        prism.fitted_on(arena)
+    with pytest.raises(InputError, match="prbench has no train split"):
+        load("lampqa", folder=HUB).fitted_on(tests)
+    of_arena = Dataset("x", "1", {"test_unseen": arena.splits["train"]})
+    with pytest.raises(InputError, match="'user1' is in test_unseen and in train"):
+        of_arena.fitted_on(prism)
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
     with pytest.raises(InputError, match=r"prizm is neither a file nor one of arena, prism"):
         load("prizm")

@@ -4,11 +4,14 @@ A name may end in `+shuffled` (every user is judged as somebody else) or `+flipp
 turned round), see `pgenrm.methods.altered`. What a method needs is imported when it is made.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.bench.rows import place_of
@@ -28,6 +31,7 @@ from pgenrm.methods.protocol import Method
 from pgenrm.methods.recipe import load_recipe
 from pgenrm.methods.synthesize_me import SynthesizeMe
 from pgenrm.prototypes.embedder import Embedder, SentenceTransformerEmbedder
+from pgenrm.prototypes.vector_cache import VectorCache
 from pgenrm.sim.world import World
 
 if TYPE_CHECKING:
@@ -57,7 +61,7 @@ class MethodOptions(NamedTuple):
     embed_dtype: str | None = None
     """As in `SentenceTransformerEmbedder`."""
     reward_base: str | None = None
-    """Directory or hub id of the language model that reward models are fine-tuned from."""
+    """Directory, or `owner/model@commit` on the hub, of what reward models are fine-tuned from."""
     reward_recipe: str = REWARD_RECIPE
     """A shipped recipe of reward models, or a file."""
     n_history: int | None = None
@@ -94,9 +98,13 @@ class _Parts:
 
     @property
     def embedder_of_analyses(self) -> Embedder:
-        """Takes one text at a time: those beside it would move the last digits of its vector."""
+        """Takes one text at a time: those beside it would move the last digits of its vector.
+
+        It keeps none: a form of P-GenRM that found what another one has embedded would seem to cost
+        less than it does.
+        """
         options = self.options
-        return _embedder(options.embedder, options.embed_dtype, options.vectors, batch_size=1)
+        return _embedder(options.embedder, options.embed_dtype, options.vectors, keeps=False)
 
     @property
     def world(self) -> World:
@@ -128,8 +136,19 @@ def embedder_of(options: MethodOptions) -> Embedder:
 
 
 @cache
-def _embedder(model: str, dtype: str | None, vectors: Path, batch_size: int = 32) -> Embedder:
-    return SentenceTransformerEmbedder(model, dtype=dtype, batch_size=batch_size, cache=vectors)
+def _embedder(model: str, dtype: str | None, vectors: Path, *, keeps: bool = True) -> Embedder:
+    batch_size = 32 if keeps else 1
+    embedder = SentenceTransformerEmbedder(model, dtype=dtype, batch_size=batch_size, cache=vectors)
+    if not keeps:
+        embedder.cache = _EmbeddedAhead(vectors)
+    return embedder
+
+
+class _EmbeddedAhead(VectorCache):
+    """Vectors of the texts of the data, to which none is added."""
+
+    def store(self, model: str, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keep nothing."""
 
 
 class _Maker(NamedTuple):
@@ -312,7 +331,10 @@ def _why_not(name: str, options: MethodOptions, dataset: Dataset) -> str:
     if maker.needs_reward_base and options.reward_base is None:
         return "needs a language model to fine-tune; name one with --reward-base"
     if maker.needs_training and not dataset.splits.get(TRAIN):
-        return f"has nothing to learn from in {dataset.name}, which has no train split"
+        return (
+            f"has nothing to learn from in {dataset.name}, which has no train split; name a data "
+            "set that has one with --fit-on"
+        )
     if maker.needs_truth and dataset.truth is None:
         return f"needs the truth, which is not known of {dataset.name}"
     return ""

@@ -18,7 +18,7 @@ import pgenrm
 from pgenrm.data import load, load_lampqa
 from pgenrm.data.dataset import TESTS, Dataset
 from pgenrm.data.load import OF_THE_HUB
-from pgenrm.errors import InputError
+from pgenrm.errors import InputError, MissingExtraError
 from pgenrm.history import discloses, draw_pairs, gather_users
 from pgenrm.rows import load_value, read_values
 from pgenrm.sim.world import World
@@ -43,6 +43,8 @@ class DataSource(Value):
     """A local copy in the hub's layout; None asks the hub."""
     candidates: Path | None = None
     """Answers to the questions of LaMP-QA; None looks for them in the folder."""
+    fit_on: str | None = None
+    """Another data set to learn from, `prism`, `sim`, ... or a path, where the target has none."""
     revision: str | None = None
     limit: int | None = None
     """Most comparisons of each test split; None takes all."""
@@ -149,28 +151,77 @@ def load_pinned(source: DataSource, out: Path) -> tuple[DataSource, Dataset]:
     """
     if source.revision is None and (out / PLAN).exists():
         before = read_plan(out).source
-        if before.target == source.target:
+        if (before.target, before.fit_on) == (source.target, source.fit_on):
             source = source.model_copy(update={"revision": before.revision})
     dataset = load_source(source)
-    if source.target in OF_THE_HUB and source.folder is None:
+    if source.folder is None and {source.target, source.fit_on} & set(OF_THE_HUB):
         source = source.model_copy(update={"revision": dataset.revision})
     return source, dataset
 
 
-def load_source(source: DataSource) -> Dataset:
-    """Load the data.
+def pinned_model(name: str) -> str:
+    """Name a model of the hub with the commit that it is at, `owner/model@commit`.
+
+    Without a network that is the one in the hub's cache. A directory is returned as it is.
+
+    Args:
+        name: a directory, or a hub id, as `owner/model@revision` where it is not the newest.
 
     Raises:
-        InputError: there are no such data, or they cannot be had.
+        InputError: there is no such model, or it cannot be reached.
+        MissingExtraError: the hub's library is not installed.
+    """
+    if Path(name).is_dir():
+        return name
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise MissingExtraError("train", "a model of the hub") from error
+    hub_id, _, revision = name.partition("@")
+    try:
+        config = Path(hf_hub_download(hub_id, "config.json", revision=revision or None))
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the model {name} is no directory and cannot be had from the hub: {first_line}; check "
+            "its name and the network, or give a directory that holds it"
+        ) from error
+    return f"{hub_id}@{config.parent.name}"
+
+
+def load_source(source: DataSource) -> Dataset:
+    """Load the data, with what is learnt from of another data set where one is named.
+
+    The folder and the revision are for both, as far as they are data sets of the hub.
+
+    Raises:
+        InputError: there are no such data, they cannot be had, or do not go with each other.
         RowError: a row is wrong.
     """
-    return load(
+    of_fit_on = source.fit_on in OF_THE_HUB and source.target not in OF_THE_HUB
+    dataset = load(
         source.target,
-        folder=source.folder,
+        folder=None if of_fit_on else source.folder,
         candidates=source.candidates,
-        revision=source.revision,
+        revision=None if of_fit_on else source.revision,
         limit=source.limit,
         seed=source.seed,
+    )
+    if source.fit_on is None:
+        return dataset
+    if source.fit_on == "sim-real":
+        raise InputError(
+            "nothing can be fitted on sim-real by its name; give a directory that `pgenrm simulate "
+            "--responses FILE` wrote"
+        )
+    is_of_hub = source.fit_on in OF_THE_HUB
+    return dataset.fitted_on(
+        load(
+            source.fit_on,
+            folder=source.folder if is_of_hub else None,
+            revision=source.revision if is_of_hub else None,
+            seed=source.seed,
+        )
     )
 
 

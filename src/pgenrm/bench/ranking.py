@@ -1,6 +1,6 @@
 """LaMP-QA: how well a method ranks policy models, by domain (paper, table 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,20 +29,30 @@ def rankings(items: Sequence[Item], runs: Sequence[Runs], seed: int = 0) -> tupl
     Raises:
         InputError: the questions of a domain were not answered by the same policies.
     """
-    at: dict[str, list[int]] = {}
-    for i, item in enumerate(items):
-        if item.answers is not None:
-            at.setdefault(item.answers.domain, []).append(i)
-    true = {domain: _true(domain, [items[i] for i in rows]) for domain, rows in at.items()}
+    of_domain = by_domain(items)
+    true = {domain: true_scores(domain, asked) for domain, asked in of_domain.items()}
     return tuple(
-        _ranking(run, items, at, true, seed)
+        _ranking(run, of_domain, true, seed)
         for run in sorted(runs, key=lambda run: place_of(run.name))
-        if at
+        if of_domain
     )
 
 
-def _true(domain: str, items: Sequence[Item]) -> Floats:
-    """Return the graders' scores, [n_questions, n_policies], policies by name."""
+def by_domain(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Sort items by the domain of their answers; those without answers are left out."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        if item.answers is not None:
+            found.setdefault(item.answers.domain, []).append(item)
+    return found
+
+
+def true_scores(domain: str, items: Sequence[Item]) -> Floats:
+    """Return the graders' scores, [n_questions, n_policies], policies by name.
+
+    Raises:
+        InputError: not all questions were answered by the same policies.
+    """
     answers = [item.answers for item in items if item.answers]
     policies = sorted(answers[0].models)
     for item, answer in zip(items, answers, strict=True):
@@ -61,32 +71,42 @@ def _by_policy(item: Item, scores: Sequence[float | None]) -> list[float]:
     return [np.nan if score is None else score for _, score in pairs]
 
 
-def _ranking(
-    run: Runs,
-    items: Sequence[Item],
-    at: dict[str, list[int]],
-    true: dict[str, Floats],
-    seed: int,
-) -> Ranking:
-    given: dict[str, list[list[float]]] = {}
-    by_id = {item.comparison.id: item for item in items}
+def given_scores(run: Runs, items: Sequence[Item]) -> Floats:
+    """Return a method's scores, [n_questions, n_policies], policies by name; mean over its runs.
+
+    A question that it could not score in full has a nan.
+    """
+    found: dict[str, list[tuple[float | None, ...]]] = {}
     for record in run.records:
-        given.setdefault(record.id, []).append(_by_policy(by_id[record.id], record.scores))
+        found.setdefault(record.id, []).append(record.scores)
+    rows = []
+    for item in items:
+        nothing = (None,) * len(item.comparison.responses)
+        scores = [_by_policy(item, one) for one in found.get(item.comparison.id, [nothing])]
+        rows.append(np.mean(scores, axis=0))
+    return np.array(rows)
+
+
+def correlations(given: Floats, true: Floats, domain: str, seed: int = 0) -> Floats:
+    """Return Spearman's correlation of two rankings in a domain, and its resamples.
+
+    Whatever the method, the same questions are drawn from as many.
+    """
+    return rank_correlations(given, true, derive_seed("ranking", seed, domain))
+
+
+def _ranking(
+    run: Runs, of_domain: dict[str, list[Item]], true: dict[str, Floats], seed: int
+) -> Ranking:
     found: dict[str, Floats] = {}
     n_scored: dict[str, int] = {}
-    for domain, rows in at.items():
-        n_policies = true[domain].shape[1]
-        missing = [[np.nan] * n_policies]
-        scores = np.array(
-            [np.mean(given.get(items[i].comparison.id, missing), axis=0) for i in rows]
-        )
-        is_scored = ~np.isnan(scores).any(axis=1)
+    for domain, items in of_domain.items():
+        given = given_scores(run, items)
+        is_scored = ~np.isnan(given).any(axis=1)
         n_scored[domain] = int(is_scored.sum())
         if is_scored.any():
-            found[domain] = rank_correlations(
-                scores[is_scored], true[domain][is_scored], derive_seed("ranking", seed, domain)
-            )
-    n_questions = sum(map(len, at.values()))
+            found[domain] = correlations(given[is_scored], true[domain][is_scored], domain, seed)
+    n_questions = sum(map(len, of_domain.values()))
     is_whole = all(domain in found for domain in DOMAINS)
     return Ranking(
         name=run.name,

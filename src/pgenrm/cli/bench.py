@@ -22,12 +22,13 @@ from pgenrm.bench.methods import (
     usage_of,
 )
 from pgenrm.bench.metrics import ALL, evaluate
-from pgenrm.bench.plan import DataSource, load_pinned, note_command, open_plan
+from pgenrm.bench.plan import DataSource, load_pinned, note_command, open_plan, pinned_model
 from pgenrm.bench.pool import run_tasks
 from pgenrm.bench.results import BenchResult
 from pgenrm.bench.run import Task
 from pgenrm.cli.bench_compare import compare_command
 from pgenrm.cli.bench_grade import grade_command
+from pgenrm.cli.bench_methods import methods_command
 from pgenrm.cli.model_options import (
     MODEL,
     Adapter,
@@ -50,6 +51,7 @@ from pgenrm.cli.progress import counting_progress
 from pgenrm.cli.show import percent
 from pgenrm.cli.stored import dtype_option
 from pgenrm.data.lampqa import CANDIDATES
+from pgenrm.data.load import NAMES
 from pgenrm.data.reward_bench import DOMAINS
 from pgenrm.engines.protocol import Sampling
 from pgenrm.errors import EngineError, InputError
@@ -77,7 +79,7 @@ bench_app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
     help="Run methods on the same comparisons; every judgment is kept.\n\n"
-    "pgenrm bench sim|prism|arena|lampqa|PATH --methods a,b,... --out DIR",
+    f"pgenrm bench {'|'.join(NAMES)}|PATH --methods a,b,... --out DIR",
 )
 
 
@@ -87,7 +89,7 @@ def bench_command(
     data: Annotated[
         str,
         typer.Argument(
-            help="sim, prism, arena, prbench, lampqa, sim-real, or a path with comparisons.",
+            help=f"{', '.join(NAMES)}, or a path with comparisons.",
             show_default=False,
         ),
     ],
@@ -99,7 +101,11 @@ def bench_command(
         ),
     ],
     methods: Annotated[
-        str, typer.Option(help="Names with commas between them, or all that can be run.")
+        str,
+        typer.Option(
+            help="Names with commas between them, as `pgenrm bench methods` lists them, or all "
+            "that can be run."
+        ),
     ] = "all",
     seeds: Annotated[
         int, typer.Option(min=1, help="Runs of every method that learns from others.")
@@ -153,6 +159,15 @@ def bench_command(
             rich_help_panel=DATA,
         ),
     ] = None,
+    fit_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn from this data set, by name or path, where DATA has only tests (lampqa, "
+            "prbench, a file).",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit of the data on the hub.", rich_help_panel=DATA)
     ] = None,
@@ -194,7 +209,8 @@ def bench_command(
     reward_base: Annotated[
         str | None,
         typer.Option(
-            help="Language model that reward models are fine-tuned from.",
+            help="Language model that reward models are fine-tuned from: a directory or a hub id, "
+            "also with @revision.",
             show_default=False,
             rich_help_panel=MODEL,
         ),
@@ -233,11 +249,13 @@ def bench_command(
         target=data,
         folder=folder,
         candidates=candidates,
+        fit_on=fit_on,
         revision=revision,
         limit=limit,
         n_history=history,
         seed=seed,
     )
+    base = pinned_model(reward_base) if reward_base else None
     with stderr.status(f"loading {data}"):
         source, dataset = load_pinned(source, out)
         items = open_plan(out, source, dataset)
@@ -264,7 +282,7 @@ def bench_command(
         embedder=embedder,
         embed_dtype=embed_dtype,
         vectors=kept / "vectors.sqlite",
-        reward_base=reward_base,
+        reward_base=base,
         reward_recipe=reward_recipe,
         models=kept / "models",
         n_history=history,
@@ -373,5 +391,6 @@ def show_bench(console: Console, result: BenchResult) -> None:
         console.print(f"best baseline: {result.best_baseline}", markup=False, highlight=False)
 
 
+bench_app.command("methods")(methods_command)
 bench_app.command("compare")(compare_command)
 bench_app.command("grade")(grade_command)

@@ -101,8 +101,8 @@ def fit_command(
     model: Annotated[
         str,
         typer.Option(
-            help="As in `pgenrm judge`: attributes, attributes:FILE, openai:NAME, a directory or "
-            "a hub id.",
+            help="As in `pgenrm judge`: attributes, attributes:FILE, nano (the bundled judge), "
+            "openai:NAME, a directory or a hub id.",
             rich_help_panel=WRITER,
         ),
     ] = "attributes",

@@ -66,9 +66,10 @@ def chains_command(
     teacher: Annotated[
         str,
         typer.Option(
-            help="attributes (no language model), attributes:FILE, openai:NAME (any "
-            "OpenAI-compatible server), a directory or hub id, or sim:DIRECTORY (samples the "
-            "posterior over users of a world that `pgenrm simulate` wrote there).",
+            help="attributes (no language model), attributes:FILE, nano (the bundled judge, for "
+            "texts of the simulated world), openai:NAME (any OpenAI-compatible server), a "
+            "directory or hub id, or sim:DIRECTORY (samples the posterior over users of a world "
+            "that `pgenrm simulate` wrote there).",
             rich_help_panel=MODEL,
         ),
     ] = "attributes",

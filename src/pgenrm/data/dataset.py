@@ -75,6 +75,34 @@ class Dataset:
         }
         return replace(self, splits=kept)
 
+    def fitted_on(self, other: "Dataset") -> "Dataset":
+        """Take what is learnt from out of another data set, where this one has only tests.
+
+        Raises:
+            InputError: this one has something to learn from, the other has no train split, or they
+                share a user or the id of a comparison.
+        """
+        own = [name for name in LEARNT_FROM if self.splits.get(name)]
+        if own:
+            raise InputError(
+                f"{self.name} has comparisons to learn from itself ({' and '.join(own)}); methods "
+                "are fitted on another data set only where there are none"
+            )
+        if not other.splits.get(TRAIN):
+            raise InputError(f"{other.name} has no train split, so nothing can be fitted on it")
+        splits = {name: other.splits[name] for name in LEARNT_FROM if other.splits.get(name)}
+        n_learnt_from = " and ".join(f"{len(split)} {name}" for name, split in splits.items())
+        return replace(
+            self,
+            revision=f"{self.revision},{other.revision}",
+            splits={**splits, **self.splits},
+            notes=(
+                *self.notes,
+                f"methods learn from another data set, {other.name}: {n_learnt_from} comparisons",
+                *(f"{other.name}: {note}" for note in other.notes),
+            ),
+        )
+
 
 def draw(comparisons: Sequence[Comparison], n: int, seed: int = 0) -> list[Comparison]:
     """Draw n comparisons by (seed, id), in their order; the draw for n is part of that for n + 1.

@@ -81,29 +81,30 @@ class RewardModel:
         *,
         recipe: RewardModelRecipe | None = None,
         personas: Mapping[str, str] | None = None,
-        revision: str | None = None,
         seed: int = 0,
     ) -> None:
         """Set up the method; nothing is loaded yet.
 
         Args:
-            model: directory or hub id of an instruction-tuned language model.
+            model: directory of an instruction-tuned language model, or `owner/model@commit` on the
+                hub. A branch, or no revision, takes what is there now, and the version does not
+                tell; `pgenrm.bench.plan.pinned_model` finds the commit.
             folder: gets the checkpoints while training, and the trained model under `model`. `fit`
                 takes that one where it was learnt from the same; processes that share a folder
                 train one after the other.
             recipe: None takes the shipped one, with LoRA; `reward_model_full` trains all weights.
             personas: text about each user by id, of training users too. Looked up when needed, so
                 that it may grow; a user without one, or never adapted to, is judged without.
-            revision: of a hub model.
             seed: of the head and of the order of the pairs.
         """
         self.recipe = recipe or load_recipe(RewardModelRecipe, "reward_model")
         self.name = "reward-model" if personas is None else "reward-model-personas"
-        self.version = f"{VERSION}:{self.recipe.digest}:{weights_identity(model, revision)}"
-        self.model = str(model)
+        self.version = f"{VERSION}:{self.recipe.digest}:{weights_identity(model)}"
+        self.model, self.revision = str(model), None
+        if not Path(model).is_dir() and "@" in str(model):
+            self.model, _, self.revision = str(model).partition("@")
         self.folder = Path(folder)
         self.personas = {} if personas is None else personas
-        self.revision = revision
         self.seed = seed
         self._n_history: dict[str, int] = {}
         self._network: Any = None
@@ -247,6 +248,14 @@ class RewardModel:
                 f"the tokenizer of {self.model} has no chat template; use an instruction-tuned "
                 "model, or put the template beside it as chat_template.jinja"
             )
+        told = [{"role": "system", "content": PERSONA}, {"role": "user", "content": "?"}]
+        if self.name == "reward-model-personas" and PERSONA not in tokenizer.apply_chat_template(
+            told, tokenize=False
+        ):
+            raise InputError(
+                f"the chat template of {self.model} leaves out system messages, where personas "
+                "stand; use another model, or change the template"
+            )
         with torch.no_grad():
             network.score.weight *= self.recipe.head_scale
         if tokenizer.pad_token is None:  # the head reads the last token that is no padding
@@ -314,11 +323,11 @@ def _is_from(folder: Path, depends_on: str) -> bool:
     return path.is_file() and path.read_text("utf-8") == depends_on
 
 
-def weights_identity(model: str | Path, revision: str | None) -> str:
-    """Return what tells a language model from others: a digest of its files, or hub id@revision."""
+def weights_identity(model: str | Path) -> str:
+    """Return what tells a language model from others: a digest of its files, or its hub id."""
     folder = Path(model)
     if not folder.is_dir():
-        return f"{model}@{revision}"
+        return str(model)
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:
