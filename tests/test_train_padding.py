@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trl import GRPOTrainer
 
@@ -31,7 +31,6 @@ def mask_of(lengths: Lengths) -> tuple[torch.Tensor, int]:
     return mask, longest[1]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=40))
 def test_every_row_stands_in_one_part_and_nothing_of_it_is_cut(lengths: Lengths) -> None:
     mask, n_completion = mask_of(lengths)
@@ -50,7 +49,7 @@ def test_the_numbers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     table: dict[str, Any] = recipe(model, data, alpha=0, beta=1)
     chosen = RlRecipe.model_validate(table)
     config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
-    prompts = load_prompts(chosen, config, tmp_path)
+    prompts = load_prompts(chosen, config)
     trainer = start_trainer(
         chosen,
         tmp_path / "run",

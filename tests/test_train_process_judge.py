@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm.engines.openai import OpenAIEngine
@@ -88,7 +88,6 @@ def test_grades_that_are_not_one_per_criterion_are_refused(text: str) -> None:
         parse_grades(text, 2)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="0123456789.:-\n ab"), st.integers(1, 3))
 def test_any_text_gives_a_share_or_a_format_error(text: str, n_criteria: int) -> None:
     with suppress(FormatError):

@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from pgenrm.train.record import (
     RunRecord,
     RunStatus,
     fingerprint_files,
+    fingerprint_weights,
     finish_run,
+    finished_run,
     last_checkpoint,
     read_record,
     start_run,
@@ -105,6 +108,72 @@ def test_a_checkpoint_that_was_not_written_to_its_end_does_not_count(tmp_path: P
     checkpoint(tmp_path, 10, '{"global_st')
     (tmp_path / "checkpoint-11").mkdir()
     assert last_checkpoint(tmp_path) == good
+
+
+def test_a_checkpoint_that_lacks_the_random_state_of_a_process_does_not_count(
+    tmp_path: Path,
+) -> None:
+    start(tmp_path, n=2)
+    good, cut, lacking = (checkpoint(tmp_path, step, "{}") for step in (4, 5, 6))
+    for path in (good, cut, lacking):
+        for rank in range(2):
+            with zipfile.ZipFile(path / f"rng_state_{rank}.pth", "w") as state:
+                state.writestr("state", "0" * 1000)
+    whole = (cut / "rng_state_1.pth").read_bytes()
+    (cut / "rng_state_1.pth").write_bytes(whole[: len(whole) // 2])
+    (lacking / "rng_state_1.pth").unlink()
+    assert last_checkpoint(tmp_path) == good
+
+
+def weights(directory: Path, content: bytes | bytearray, name: str = "model.safetensors") -> Path:
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.mark.parametrize("status", [RunStatus.FINISHED, RunStatus.FAILED])
+def test_a_run_from_weights_that_have_changed_since_is_refused(
+    tmp_path: Path, status: RunStatus
+) -> None:
+    base, out = weights(tmp_path / "base", b"old"), tmp_path / "sft"
+    recipe = load_recipe("sft/tiny", SftRecipe, [f"model.path={base}", "data.path=rows.parquet"])
+    start_run(out, recipe, data_fingerprint="abc", command=[], resume=False)
+    finish_run(out, status)
+    weights(base, b"config and logs may change", name="training_args.bin")
+    assert bool(finished_run(out, recipe, resume=True)) is (status is RunStatus.FINISHED)
+    weights(base, b"new")
+    with pytest.raises(InputError, match=f"other weights than are in {base} now; delete {out} to"):
+        finished_run(out, recipe, resume=True)
+
+
+def test_a_run_that_does_not_know_its_weights_or_has_lost_them_is_not_refused(
+    tmp_path: Path,
+) -> None:
+    base, old, new = weights(tmp_path / "base", b"old"), tmp_path / "a", tmp_path / "b"
+    recipe = load_recipe("sft/tiny", SftRecipe, [f"model.path={base}", "data.path=rows.parquet"])
+    for out in (old, new):
+        start_run(out, recipe, data_fingerprint="abc", command=[], resume=False)
+        finish_run(out, RunStatus.FINISHED)
+    record = json.loads((old / "run.json").read_text())
+    del record["weights_fingerprint"]  # as versions before wrote it
+    (old / "run.json").write_text(json.dumps(record))
+    weights(base, b"new")
+    assert finished_run(old, recipe, resume=True)
+    (base / "model.safetensors").unlink()
+    assert finished_run(new, recipe, resume=True)
+
+
+def test_a_change_anywhere_in_large_weights_that_is_as_large_as_a_matrix_is_seen(
+    tmp_path: Path,
+) -> None:
+    content = bytearray(40_000_000)
+    before = fingerprint_weights(str(weights(tmp_path / "a", content)))
+    assert fingerprint_weights(str(weights(tmp_path / "b", content))) == before
+    for place in (0, 17_000_000, 39_000_000):
+        changed = content.copy()
+        changed[place : place + 1_000_000] = b"1" * 1_000_000
+        assert fingerprint_weights(str(weights(tmp_path / "b", changed))) != before
+    assert fingerprint_weights("owner/name") is None
 
 
 def test_the_fingerprint_follows_the_content_and_what_is_read_of_it(tmp_path: Path) -> None:

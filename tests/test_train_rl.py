@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -38,7 +38,7 @@ from pgenrm.train.rewards import (
 )
 from pgenrm.train.rl import load_prompts, start_trainer, train_rl
 from pgenrm.train.rl_recipe import CurriculumRecipe, RlRecipe
-from pgenrm.train.rl_rows import EQUAL, prompt_rows
+from pgenrm.train.rl_rows import EQUAL, prompt_rows, with_criteria
 from pgenrm.types import Comparison, Failure, FailureKind, Message, Preference, User
 from tests.test_train_rewards import write_card
 from tests.tiny_rl import make_model, recipe, write_comparisons
@@ -146,8 +146,9 @@ def test_the_prompt_does_not_depend_on_the_label() -> None:
 
 def test_criteria_are_supervision_and_a_failure_is_no_criterion() -> None:
     lost = Failure(kind=FailureKind.REQUEST, reason="no answer")
-    rows = prompt_rows([comparison(0), comparison(1)], criteria={"u0": ("Short.",), "u1": lost})
-    assert rows["criteria"] == [["Short."], []]
+    rows = prompt_rows([comparison(i) for i in range(3)])
+    criteria: Criteria = {"u0": ("Short.",), "u1": lost}
+    assert with_criteria(rows, criteria)["criteria"] == [["Short."], [], []]
 
 
 def test_rows_that_cannot_be_learned_from_are_named() -> None:
@@ -193,7 +194,6 @@ def test_blocks_come_in_the_shape_of_trls_own_sampler() -> None:
     assert len(ours) == len(theirs) == len(list(ours))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 3))
 def test_every_row_is_drawn_once_per_epoch_whatever_the_size_of_blocks(
     n_rows: int, n_in_block: int, seed: int
@@ -290,12 +290,13 @@ def test_a_group_with_a_failed_process_score_goes_by_its_other_rewards(
     trl = {"max_steps": 1, "per_device_train_batch_size": 128, "num_generations": 16}
     chosen = rl_recipe(model, data, alpha=0.5, judge=JUDGE, trl=trl)
     config = grpo_config(chosen, tmp_path, reward_weights=[0.5, 1.0, 1.0])
-    prompts = load_prompts(chosen, config, tmp_path, Judge(rate).criteria)
+    prompts = load_prompts(chosen, config)
     trainer = start_trainer(
         chosen,
         tmp_path,
         config,
         prompts,
+        criteria_of=Judge(rate).criteria,
         rewards=[process_reward(Judge(rate)), outcome, format_error],
         draw=uniform_draw(len(prompts.dataset), n_prompts(config), 0),
         command=(),
@@ -371,28 +372,27 @@ def test_a_run_knows_the_template_that_its_prompts_were_made_with(
     own = make_model(tmp_path / "model")
     chosen = rl_recipe(own, data)
     config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
-    before = load_prompts(chosen, config, tmp_path).fingerprint
-    assert load_prompts(chosen, config, tmp_path).fingerprint == before
+    before = load_prompts(chosen, config).fingerprint
+    assert load_prompts(chosen, config).fingerprint == before
     (own / "short.jinja").write_text((own / "short.jinja").read_text().replace("{{ query }}", ""))
-    assert load_prompts(chosen, config, tmp_path).fingerprint != before
+    assert load_prompts(chosen, config).fingerprint != before
 
 
 def test_a_limit_draws_comparisons_of_all_users(data: Path, tmp_path: Path) -> None:
     chosen = rl_recipe(make_model(tmp_path / "model"), data)
     few = chosen.model_copy(update={"data": chosen.data.model_copy(update={"limit": 8})})
     config = grpo_config(few, tmp_path / "run", reward_weights=[1.0, 1.0])
-    whole, drawn = (load_prompts(r, config, tmp_path).dataset["id"] for r in (chosen, few))
+    whole, drawn = (load_prompts(r, config).dataset["id"] for r in (chosen, few))
     assert len(drawn) == 8
     assert set(drawn) <= set(whole)
     assert drawn != whole[:8]
     other = few.model_copy(update={"seed": few.seed + 1})
-    assert load_prompts(other, config, tmp_path).dataset["id"] != drawn
+    assert load_prompts(other, config).dataset["id"] != drawn
 
 
 def test_criteria_are_asked_for_once_and_kept_with_the_run(tmp_path: Path) -> None:
     data = write_comparisons(tmp_path / "comparisons.jsonl")
-    chosen = rl_recipe(make_model(tmp_path / "model"), data)
-    config = grpo_config(chosen, tmp_path / "run", reward_weights=[1.0, 1.0])
+    chosen = rl_recipe(make_model(tmp_path / "model"), data, alpha=0.5, judge=JUDGE)
     asked = []
 
     def criteria_of(comparisons: Sequence[Comparison]) -> Criteria:
@@ -401,16 +401,43 @@ def test_criteria_are_asked_for_once_and_kept_with_the_run(tmp_path: Path) -> No
         found[comparisons[0].user.id] = Failure(kind=FailureKind.FORMAT, reason="nothing")
         return found
 
-    first = load_prompts(chosen, config, tmp_path / "run", criteria_of)
-    again = load_prompts(chosen, config, tmp_path / "run", criteria_of)
+    def started(out: Path, *, resume: bool = False) -> Any:
+        config = grpo_config(chosen, out, reward_weights=[1.0])
+        prompts = load_prompts(chosen, config)
+        draw = uniform_draw(len(prompts.dataset), n_prompts(config), 0)
+        how: dict[str, Any] = {"draw": draw, "command": (), "resume": resume, "console": None}
+        trainer = start_trainer(
+            chosen, out, config, prompts, criteria_of=criteria_of, rewards=[outcome], **how
+        )
+        rows: Any = trainer.train_dataset
+        return rows["criteria"]
+
+    first = started(tmp_path / "run")
     assert len(asked) == 1
-    assert again.dataset["criteria"] == first.dataset["criteria"]
-    assert again.facts == first.facts
-    assert first.facts["n_users_without_criteria_by_failure"] == 1
+    assert started(tmp_path / "run", resume=True) == first
+    assert len(asked) == 1
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.facts["n_users_without_criteria_by_failure"] == 1
+    assert record.facts["n_rows_with_criteria"] == sum(map(bool, first)) == 24
+    (tmp_path / "run/run.json").unlink()
     with data.open("a") as stream:
         stream.write(data.read_text().splitlines()[0].replace('"c0"', '"more"') + "\n")
-    load_prompts(chosen, config, tmp_path / "run", criteria_of)
+    started(tmp_path / "run")
     assert len(asked) == 2, "other data have other criteria"
+
+
+def test_a_run_that_cannot_begin_as_it_is_told_leaves_no_record(tmp_path: Path) -> None:
+    data = write_comparisons(tmp_path / "comparisons.jsonl")
+    chosen = rl_recipe(make_model(tmp_path / "model"), data, alpha=0.5, judge=JUDGE)
+
+    class OfAnotherWorld(Judge):
+        def criteria(self, comparisons: Sequence[Comparison]) -> Criteria:
+            raise InputError("judge.world must be another")
+
+    with pytest.raises(InputError, match="must be another"):
+        train_rl(chosen, tmp_path / "run", judge=OfAnotherWorld(lambda request: 0.5))
+    assert read_record(tmp_path / "run") is None
 
 
 def test_a_reward_that_never_differs_is_warned_about() -> None:

@@ -13,7 +13,7 @@ from pgenrm.engines.openai import OpenAIEngine
 from pgenrm.errors import TrainingError
 from pgenrm.train.callbacks import METRICS_FILE, read_rows
 from pgenrm.train.process_judge import ModelCoverageJudge
-from pgenrm.train.record import RunStatus, read_record
+from pgenrm.train.record import RunRecord, RunStatus, read_record
 from pgenrm.train.rewards import CoverageRequest, Criteria
 from pgenrm.train.rl import train_rl
 from pgenrm.train.rl_recipe import RlRecipe
@@ -30,8 +30,10 @@ Script = Callable[[dict[str, Any], int], Reply]
 
 
 def grades(body: dict[str, Any], n_earlier: int) -> Reply:
-    is_ping = "What is good" not in str(body["messages"])
-    return says("Yes" if is_ping else "1: 0.5")
+    asked = str(body["messages"])
+    if "PAST CHOICE" in asked:  # in a history, of which criteria are made
+        return says("- What is good.")
+    return says("1: 0.5" if "What is good" in asked else "Yes")
 
 
 @contextmanager
@@ -122,6 +124,41 @@ def test_a_judge_that_stays_dead_stops_the_run_which_then_goes_on(
     ):
         train_rl(chosen, tmp_path, judge=judge)
     assert_goes_on(chosen, tmp_path, whole, "has not answered for 0.2 s")
+
+
+def test_a_judge_that_is_dead_from_the_start_ends_a_run_clearly_which_then_begins(
+    chosen: RlRecipe, tmp_path: Path
+) -> None:
+    pair = {"context": "which", "chosen": "PAST CHOICE", "rejected": "bad"}
+    silent = {"id": "u", "history": [pair]}
+    data = write_comparisons(tmp_path / "comparisons.jsonl", user=silent)
+    spec = chosen.data.model_copy(update={"path": str(data)})
+    trl = {**chosen.trl, "max_steps": 2}
+    asking = chosen.model_copy(update={"data": spec, "trl": trl})
+    out = tmp_path / "run"
+    meanwhile: list[RunRecord | None] = []
+
+    def dead(body: dict[str, Any], n_earlier: int) -> Reply:
+        meanwhile.append(read_record(out))
+        return Reply(cut_at=0)
+
+    with (
+        judged_by(dead, patience_s=0.2) as (judge, _),
+        pytest.raises(TrainingError, match=r"has not answered for 0\.2 s .*go on with --resume"),
+    ):
+        train_rl(asking, out, judge=judge)
+    assert {record and record.status for record in meanwhile} == {RunStatus.RUNNING}
+    record = read_record(out)
+    assert record is not None
+    assert record.status is RunStatus.FAILED
+    assert "has not answered for 0.2 s" in str(record.reason)
+    assert record.recipe["alpha"] == 0.5
+
+    with judged_by(grades) as (judge, _):
+        record = train_rl(asking, out, judge=judge, resume=True)
+    assert record.status is RunStatus.FINISHED
+    assert [attempt.from_step for attempt in record.attempts] == [0, 0]
+    assert record.facts["n_rows_with_criteria"] == 32
 
 
 class BreaksInStep5:

@@ -21,6 +21,7 @@ from pgenrm.engines.protocol import ChatRequest, Completion, Sampling
 from pgenrm.errors import InputError, TrainingError
 from pgenrm.train.muon import MuonAdamW
 from pgenrm.train.recipe import SftRecipe, load_recipe
+from pgenrm.train.record import last_checkpoint
 from pgenrm.train.sft import train_sft
 from pgenrm.types import Message
 from tests.tiny_llama import make_tiny_llama
@@ -338,6 +339,7 @@ def test_the_numbers_reach_tensorboard_and_trackio(tiny: Path, rows: Path, tmp_p
         ("trl.max_length=20", "too long"),
         ("trl.learning_rat=1.0", "did you mean learning_rate"),
         ("trl.output_dir=x", "set by --out"),
+        ("trl.save_only_model=true", "cannot be gone on from"),
         ("trl.lr_scheduler_type=cosin", "refuses"),
         ("model.lora={rank=4, alpha=8, target_modules=['q_prj']}", "no linear layer 'q_prj'"),
         ("model.path=nowhere/at-all", "no tokenizer"),
@@ -393,6 +395,39 @@ def test_two_processes_follow_one_with_twice_the_batch(
     for step in one:
         assert two[step] == pytest.approx(one[step], rel=1e-4)
     assert distance(out, whole) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_full_disk_that_one_process_alone_meets_ends_all_of_them_clearly(
+    tiny: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    (tmp_path / "run.py").write_text("""
+import os, resource
+
+if os.environ["RANK"] == "1":  # its random state takes 14,000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+
+from pgenrm.cli import main
+
+main()
+""")
+    sets = [f"--set={s}" for s in settings(tiny, rows, *STEPS)]
+    command = ["train", "sft", "sft/tiny", "--out", str(out), *sets]
+    done = subprocess.run(
+        [*LAUNCH_TWO, str(tmp_path / "run.py"), *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert f"error: {out} could not be written to" in done.stderr
+    assert "gloo" not in done.stderr  # what the other process knows of it
+    kind, reason = status(out)
+    assert kind == "failed"
+    assert "could not be written to" in str(reason)
+    assert "there is no checkpoint yet" in str(reason)  # the first process had written all of one
+    assert last_checkpoint(out) is None
 
 
 def test_the_shipped_trl_tables_are_known_to_trl(tmp_path: Path) -> None:

@@ -74,4 +74,5 @@ def _draw(axes: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> N
             colour = COLOURS[i % len(COLOURS)]
             axes.plot(steps, values, color=colour, marker=marker, markersize=3, label=name)
     if len(names) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        # Beside the curves: to look for a free place among many points takes seconds.
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

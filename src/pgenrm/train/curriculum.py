@@ -78,7 +78,7 @@ def train_curriculum(
             f"trl.dataloader_num_workers is {config.dataloader_num_workers}, but the curriculum "
             "decides late which pairs come next; leave it at 0"
         )
-    prompts = load_prompts(recipe, config, out)
+    prompts = load_prompts(recipe, config)
     ids = prompts.dataset["id"]
     if len(ids) < 2:
         raise InputError("one pair cannot be told into hard and easy; give more comparisons")

@@ -10,10 +10,12 @@ import json
 import logging
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pgenrm.errors import MissingExtraError, TrainingError
+from pgenrm.errors import MissingExtraError, PgenrmError, TrainingError
 from pgenrm.train.callbacks import ProgressCallback
 from pgenrm.train.chart import draw_run
 from pgenrm.train.record import (
@@ -65,26 +67,41 @@ def run_to_end(trainer: Trainer, out: Path, template: Path | None = None) -> Non
     trainer.accelerator.wait_for_everyone()
     if is_main:
         remove_unfinished(out)
-    try:
-        if start is not None and _is_last(start):  # killed before the weights were in model/
-            if is_main:
-                copy_weights(start, out, template)
-        else:
-            trainer.train(resume_from_checkpoint=None if start is None else str(start))
-            save_model(trainer, out, template)
+    with recorded_end(out, is_main=is_main):
+        try:
+            if start is not None and _is_last(start):  # killed before the weights were in model/
+                if is_main:
+                    copy_weights(start, out, template)
+            else:
+                trainer.train(resume_from_checkpoint=None if start is None else str(start))
+                save_model(trainer, out, template)
+        finally:
+            _take_bars_away(trainer)
         if is_main:
             draw_run(out)
             finish_run(out, RunStatus.FINISHED)
+    trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def recorded_end(out: Path, *, is_main: bool) -> Iterator[None]:
+    """Write into run.json why a run ends, where what happens inside raises.
+
+    Of several processes each may be the first to fail; the others then fail by its end, and say so.
+
+    Raises:
+        TrainingError: the disk is full, or another process has failed before.
+    """
+    try:
+        yield
     except BaseException as error:
-        _take_bars_away(trainer)
-        cause = _full_disk(error, out)
+        cause = _full_disk(error, out) or _failed_before(error, out)
         if is_main:
             remove_unfinished(out)  # makes room, too
         _end_badly(out, cause or error)
         if cause is not None:
             raise cause from error
         raise
-    trainer.accelerator.wait_for_everyone()
 
 
 def save_model(trainer: Trainer, out: Path, template: Path | None = None) -> None:
@@ -133,16 +150,18 @@ def _is_last(checkpoint: Path) -> bool:
 
 
 def _end_badly(out: Path, error: BaseException) -> None:
-    """Write the reason; of several processes that of the first, as the others fail by its end."""
     is_stopped = isinstance(error, KeyboardInterrupt)
     status = RunStatus.INTERRUPTED if is_stopped else RunStatus.FAILED
     reason = "stopped by Ctrl-C" if is_stopped else f"{type(error).__name__}: {error}"
-    try:
-        record = read_record(out)
-        if record is None or record.status is RunStatus.RUNNING:
-            finish_run(out, status, reason)
-    except OSError as full:
-        logger.error("run.json could not be written either: %s", full)
+    for _ in range(2):
+        try:
+            record = read_record(out)
+            if record is not None and record.status is RunStatus.RUNNING:
+                finish_run(out, status, reason)
+            return
+        except OSError as full:
+            logger.error("run.json could not be written either: %s", full)
+            remove_unfinished(out)  # in any process: no checkpoint is finished on a full disk
 
 
 def _full_disk(error: BaseException, out: Path) -> TrainingError | None:
@@ -164,6 +183,15 @@ def _full_disk(error: BaseException, out: Path) -> TrainingError | None:
             )
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _failed_before(error: BaseException, out: Path) -> TrainingError | None:
+    """Tell whether another process ended the run, of which this one knows a lost connection."""
+    record = read_record(out)
+    is_plain = isinstance(error, PgenrmError) or not isinstance(error, Exception)
+    if is_plain or record is None or record.reason is None:  # one that runs has no reason yet
+        return None
+    return TrainingError(f"another process ended the run: {record.reason}")
 
 
 def _take_bars_away(trainer: Any) -> None:

@@ -160,7 +160,7 @@ class ModelCoverageJudge:
                 raise TrainingError(
                     f"the process judge {self._server.name}:{self._server.model} has not answered "
                     f"for {self._patience_s:g} s ({_reason(answer.samples[0])}); start it again "
-                    "and resume the run, or raise judge.patience_s"
+                    "and go on with --resume, or raise judge.patience_s"
                 )
             if not has_waited:
                 logger.warning(

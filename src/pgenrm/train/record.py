@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,6 +29,11 @@ MODEL_DIR = "model"
 """In the run's directory: the weights at the end, loadable like any checkpoint."""
 CHECKPOINT = "checkpoint-"
 STATE_FILE = "trainer_state.json"
+RANDOM_FILE = "rng_state_{}.pth"
+"""In a checkpoint: what each of several processes needs to go on."""
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+N_PARTS, N_BYTES = 256, 1 << 16
+"""Of a large file of weights so many parts of so many bytes are digested."""
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "numpy")
 
 
@@ -62,6 +68,8 @@ class RunRecord(Value):
     recipe: dict[str, Any]
     """As resolved: defaults and overrides included."""
     data_fingerprint: str
+    weights_fingerprint: str | None = None
+    """Of the weights it started from, where they lie in a directory. Older runs have none."""
     n_processes: int
     attempts: tuple[Attempt, ...]
     ended: str | None = None
@@ -73,14 +81,19 @@ def finished_run(out: Path, recipe: StageRecipe, *, resume: bool) -> RunRecord |
     """Look what `out` holds before anything is loaded; return the record of a finished run.
 
     Raises:
-        InputError: it holds a run and `resume` is False, or one with another recipe.
+        InputError: it holds a run and `resume` is False, or one with another recipe or from other
+            weights.
     """
     before = read_record(out)
     if before is None:
         return None
     if not resume:
         raise InputError(f"{out} holds a run already; add --resume, or choose another directory")
-    _check_same(out, before, before.model_copy(update={"recipe": recipe.model_dump(mode="json")}))
+    now = {
+        "recipe": recipe.model_dump(mode="json"),
+        "weights_fingerprint": fingerprint_weights(recipe.model.path),
+    }
+    _check_same(out, before, before.model_copy(update=now))
     return before if before.status is RunStatus.FINISHED else None
 
 
@@ -101,7 +114,7 @@ def start_run(
 
     Raises:
         InputError: the directory holds a run and `resume` is False, or it was started with another
-            recipe, data or number of processes; the first differences are named.
+            recipe, weights, data or number of processes; the first differences are named.
     """
     finished_run(out, recipe, resume=resume)
     before = read_record(out)
@@ -110,6 +123,7 @@ def start_run(
         status=RunStatus.RUNNING,
         recipe=recipe.model_dump(mode="json"),
         data_fingerprint=data_fingerprint,
+        weights_fingerprint=fingerprint_weights(recipe.model.path),
         n_processes=n_processes,
         attempts=(),
         facts=dict(facts or {}),
@@ -126,6 +140,19 @@ def start_run(
     out.mkdir(parents=True, exist_ok=True)
     attempts = (*(before.attempts if before else ()), attempt)
     return _write(out, now.model_copy(update={"attempts": attempts}))
+
+
+def note_facts(out: Path, facts: Mapping[str, Any]) -> RunRecord:
+    """Add to run.json what was found after it was written, and before the first step."""
+    record = load_value(out / RUN_FILE, RunRecord)
+    return _write(out, record.model_copy(update={"facts": {**record.facts, **facts}}))
+
+
+def take_back(out: Path) -> None:
+    """Remove run.json of a run that cannot begin: another recipe in its place would be refused."""
+    record = read_record(out)
+    if record is not None and len(record.attempts) == 1:
+        (out / RUN_FILE).unlink()
 
 
 def finish_run(out: Path, status: RunStatus, reason: str | None = None) -> RunRecord:
@@ -151,12 +178,19 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: its state file comes last."""
+    """Whether a checkpoint was written to its end.
+
+    The first process writes the state file last, and does not wait for the others' random states.
+    """
     try:
         json.loads((checkpoint / STATE_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return True
+    record = read_record(checkpoint.parent)
+    if record is None or record.n_processes == 1:
+        return True
+    states = [checkpoint / RANDOM_FILE.format(rank) for rank in range(record.n_processes)]
+    return all(map(zipfile.is_zipfile, states))  # its directory of contents is written last
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -183,6 +217,24 @@ def fingerprint_files(paths: Sequence[Path], *parts: object) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_weights(path: str | None) -> str | None:
+    """Digest the weights in a directory; None for a name of the hub, and for a new model.
+
+    Parts of large files stand for the whole: training changes every matrix, and to read 70B twice
+    takes minutes.
+    """
+    files = sorted(file for kind in WEIGHTS for file in Path(path).glob(kind)) if path else []
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        size = file.stat().st_size
+        digest.update(size.to_bytes(8))
+        with file.open("rb") as stream:
+            for place in range(0, size, max(N_BYTES, size // N_PARTS)):
+                stream.seek(place)
+                digest.update(stream.read(N_BYTES))
+    return digest.hexdigest() if files else None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is either the old one or the new one, whoever else writes it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -200,6 +252,12 @@ def _check_same(out: Path, before: RunRecord, now: RunRecord) -> None:
         raise InputError(
             f"{out} was started otherwise: {'; '.join(differences[:3])}; resume it as it was, or "
             "choose another directory"
+        )
+    weights = {before.weights_fingerprint, now.weights_fingerprint} - {None}
+    if len(weights) > 1:
+        raise InputError(
+            f"{out} was trained from other weights than are in {now.recipe['model']['path']} now; "
+            f"delete {out} to train from those, or choose another directory"
         )
 
 

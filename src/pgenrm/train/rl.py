@@ -20,7 +20,7 @@ from pgenrm.seeding import rng
 from pgenrm.train.blocks import Draw, uniform_draw
 from pgenrm.train.grpo import ChainTrainer, grpo_config, n_prompts
 from pgenrm.train.grpo_callbacks import ConstantRewardCallback, SampleWriter
-from pgenrm.train.loop import run_to_end
+from pgenrm.train.loop import recorded_end, run_to_end
 from pgenrm.train.models import (
     check_chat_template,
     check_model,
@@ -34,13 +34,15 @@ from pgenrm.train.record import (
     RunRecord,
     fingerprint_files,
     finished_run,
+    note_facts,
     read_record,
     start_run,
+    take_back,
     write_whole,
 )
 from pgenrm.train.rewards import CoverageJudge, Criteria, format_error, outcome, process_reward
 from pgenrm.train.rl_recipe import GrpoRecipe, RlRecipe
-from pgenrm.train.rl_rows import prompt_rows
+from pgenrm.train.rl_rows import prompt_rows, with_criteria
 from pgenrm.train.rows import find_files
 from pgenrm.types import Comparison, Failure, Message, Value
 
@@ -83,8 +85,7 @@ def train_rl(
 
     Raises:
         InputError: recipe, model and data do not go together, or `out` holds another run.
-        TrainingError: the run had to stop; run.json, once it has begun, says why, and where it can
-            go on from.
+        TrainingError: the run had to stop; run.json says why, and where it can go on from.
     """
     if done := finished_run(out, recipe, resume=resume):
         return done
@@ -94,12 +95,13 @@ def train_rl(
     if judge is not None:
         rewards = {process_reward(judge): recipe.alpha, **rewards}
     config = grpo_config(recipe, out, reward_weights=list(rewards.values()))
-    prompts = load_prompts(recipe, config, out, judge.criteria if judge else None)
+    prompts = load_prompts(recipe, config)
     trainer = start_trainer(
         recipe,
         out,
         config,
         prompts,
+        criteria_of=judge.criteria if judge else None,
         rewards=list(rewards),
         draw=uniform_draw(len(prompts.dataset), n_prompts(config), recipe.seed),
         command=command,
@@ -118,19 +120,19 @@ class Prompts:
 
     dataset: datasets.Dataset
     """See `pgenrm.train.rl_rows.prompt_rows`."""
+    comparisons: list[Comparison]
+    """That they were made of, and others that were left out."""
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     facts: dict[str, Any]
     """For run.json."""
 
 
-def load_prompts(
-    recipe: GrpoRecipe, config: GRPOConfig, out: Path, criteria_of: CriteriaOf | None = None
-) -> Prompts:
+def load_prompts(recipe: GrpoRecipe, config: GRPOConfig) -> Prompts:
     """Read comparisons and make prompts of them that fit the model.
 
     Under `data.limit` comparisons are drawn: files are mostly sorted by user, and the first ones
-    would be those of few. Criteria stay in `out`, so that a resumed run is rewarded by the same.
+    would be those of few.
 
     Raises:
         InputError: there are none, or a model, tokenizer or template that does not fit them.
@@ -167,27 +169,18 @@ def load_prompts(
     fingerprint = fingerprint_files(
         [*files, *_besides(recipe)], recipe.data.split, recipe.data.limit
     )
-    criteria: Criteria = {}
-    if criteria_of:
-        with config.main_process_first(local=False, desc="asking for criteria"):
-            criteria = _kept(
-                out / CRITERIA_FILE,
-                f"{fingerprint} {getattr(recipe, 'judge', None)!r}",
-                partial(criteria_of, comparisons),
-            )
     dataset = prompt_rows(
         comparisons,
         template=Template.load(recipe.template),
         n_history=recipe.n_history,
         seed=recipe.seed,
-        criteria=criteria,
         count_tokens=count_tokens,
         budget_tokens=None if window is None else window - config.max_completion_length,
         drops_long=recipe.data.too_long == "drop",
     )
-    n_unknown = sum(isinstance(found, Failure) for found in criteria.values())
     return Prompts(
         dataset,
+        comparisons,
         tokenizer,
         fingerprint,
         facts={
@@ -196,8 +189,6 @@ def load_prompts(
             "n_users": len({c.user.id for c in comparisons}),
             "n_dropped_rows": len(comparisons) - len(dataset),
             "n_rows_with_cut_prompts": sum(map(bool, dataset["cuts"])),
-            "n_rows_with_criteria": sum(map(bool, dataset["criteria"])),
-            "n_users_without_criteria_by_failure": n_unknown,
         },
     )
 
@@ -208,28 +199,68 @@ def start_trainer(
     config: GRPOConfig,
     prompts: Prompts,
     *,
+    criteria_of: CriteriaOf | None = None,
     rewards: list[Callable[..., Any]],
     draw: Draw,
     command: Sequence[str],
     resume: bool,
     console: Console | None,
 ) -> ChainTrainer:
-    """Load the model into a trainer, and write run.json.
+    """Write run.json, ask what users want, and load the model into a trainer.
+
+    From here on a run that ends, ends in run.json: the judge or a server of vLLM may be dead.
 
     Raises:
         InputError: `out` holds another run, or the model cannot be loaded.
+        TrainingError: `criteria_of` could not be answered.
     """
+    is_main = config.process_index == 0
+    with config.main_process_first(local=False, desc="writing run.json"):
+        if is_main:
+            start_run(
+                out,
+                recipe,
+                data_fingerprint=prompts.fingerprint,
+                command=command,
+                resume=resume,
+                n_processes=config.world_size,
+                facts=prompts.facts,
+            )
+    try:
+        with recorded_end(out, is_main=is_main):
+            dataset = prompts.dataset
+            if criteria_of is not None:
+                dataset = _with_criteria(recipe, out, config, prompts, criteria_of)
+            if is_main:
+                dataset.to_parquet(str(out / "prompts.parquet"))
+            return _trainer(recipe, out, config, dataset, prompts.tokenizer, rewards, draw, console)
+    except InputError:
+        if is_main:
+            take_back(out)
+        raise
+
+
+def _trainer(
+    recipe: GrpoRecipe,
+    out: Path,
+    config: GRPOConfig,
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    rewards: list[Callable[..., Any]],
+    draw: Draw,
+    console: Console | None,
+) -> ChainTrainer:
     write = None
     if recipe.rollouts == "nano":
         from pgenrm.train import nano_rollouts
 
         write = nano_rollouts.write_completions
     trainer = ChainTrainer(
-        model=load_model(recipe.model, prompts.tokenizer, recipe.seed),
+        model=load_model(recipe.model, tokenizer, recipe.seed),
         reward_funcs=rewards,
         args=config,
-        train_dataset=prompts.dataset,
-        processing_class=prompts.tokenizer,
+        train_dataset=dataset,
+        processing_class=tokenizer,
         peft_config=lora_config(recipe.model.lora),
         callbacks=[
             MetricsCallback(out),
@@ -245,17 +276,6 @@ def start_trainer(
         writer = SampleWriter(out, recipe.samples)
         trainer.add_callback(writer)
         trainer.observers.append(writer)
-    if config.process_index == 0:
-        start_run(
-            out,
-            recipe,
-            data_fingerprint=prompts.fingerprint,
-            command=command,
-            resume=resume,
-            n_processes=config.world_size,
-            facts=prompts.facts,
-        )
-        prompts.dataset.to_parquet(str(out / "prompts.parquet"))
     return trainer
 
 
@@ -288,6 +308,25 @@ class _Kept(Value):
     asked_for: str
     """Data and judge that they are of."""
     criteria: dict[str, tuple[str, ...] | Failure]
+
+
+def _with_criteria(
+    recipe: GrpoRecipe, out: Path, config: GRPOConfig, prompts: Prompts, criteria_of: CriteriaOf
+) -> datasets.Dataset:
+    """Ask what users want; it stays in `out`, so that a resumed run is rewarded by the same."""
+    with config.main_process_first(local=False, desc="asking for criteria"):
+        criteria = _kept(
+            out / CRITERIA_FILE,
+            f"{prompts.fingerprint} {getattr(recipe, 'judge', None)!r}",
+            partial(criteria_of, prompts.comparisons),
+        )
+    dataset = with_criteria(prompts.dataset, criteria)
+    if config.process_index == 0:
+        n_unknown = sum(isinstance(found, Failure) for found in criteria.values())
+        n_known = sum(map(bool, dataset["criteria"]))
+        facts = {"n_rows_with_criteria": n_known, "n_users_without_criteria_by_failure": n_unknown}
+        note_facts(out, facts)
+    return dataset
 
 
 def _kept(path: Path, asked_for: str, ask: Callable[[], Criteria]) -> Criteria:

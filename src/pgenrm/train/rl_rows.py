@@ -27,7 +27,6 @@ def prompt_rows(
     template: Template | None = None,
     n_history: Sequence[int] = (3,),
     seed: int = 0,
-    criteria: Mapping[str, tuple[str, ...] | Failure] | None = None,
     count_tokens: Callable[[Sequence[Message]], int] = len,
     budget_tokens: int | None = None,
     drops_long: bool = False,
@@ -36,16 +35,15 @@ def prompt_rows(
 
     Columns: `prompt` (messages), `id`, `user_id`, `query`, `responses` (as shown), `order`
     (position p shows response `order[p]`), `label` (position of the chosen response), `n_history`
-    (past choices drawn), `cuts` (what was then left out, in words) and `criteria` (supervision).
-    Order, number and choice of past choices are drawn by (seed, comparison id). A comparison whose
-    chosen response stands there twice cannot be won and is left out with a warning.
+    (past choices drawn) and `cuts` (what was then left out, in words). Order, number and choice of
+    past choices are drawn by (seed, comparison id). A comparison whose chosen response stands there
+    twice cannot be won and is left out with a warning.
 
     Args:
         comparisons: labelled.
         template: the prompt; None takes `chain_history`.
         n_history: numbers of past choices, one of which is drawn for each prompt.
         seed: of all that is drawn.
-        criteria: by user id; a user without any, or with a failure, has an empty list.
         count_tokens: of a prompt; needed with a budget.
         budget_tokens: what a prompt may have. Past choices give way as in judging.
         drops_long: leave out, with a warning, what does not fit even so.
@@ -87,7 +85,6 @@ def prompt_rows(
                 n_long += 1
                 continue
             raise InputError(f"comparison {comparison.id!r}: {error}") from error
-        found = (criteria or {}).get(user.id, ())
         rows.append(
             {
                 "prompt": [message.model_dump() for message in prompt.messages],
@@ -99,7 +96,6 @@ def prompt_rows(
                 "label": order.index(comparison.label),
                 "n_history": len(user.history),
                 "cuts": list(prompt.cuts),
-                "criteria": [] if isinstance(found, Failure) else list(found),
             }
         )
     for n, why in ((n_equal, EQUAL), (n_long, f"longer than {budget_tokens} tokens")):
@@ -108,6 +104,12 @@ def prompt_rows(
     if not rows:
         raise InputError("there is no comparison to learn from")
     return Dataset.from_list(rows)
+
+
+def with_criteria(rows: "Dataset", criteria: Mapping[str, tuple[str, ...] | Failure]) -> "Dataset":
+    """Add the column `criteria`, supervision: what each user wants; empty where nobody knows."""
+    found = [criteria.get(user_id, ()) for user_id in rows["user_id"]]
+    return rows.add_column("criteria", [[] if isinstance(c, Failure) else list(c) for c in found])
 
 
 def _choices_alone(comparison: Comparison) -> User:

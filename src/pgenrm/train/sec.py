@@ -59,7 +59,8 @@ class Fate(StrEnum):
     CONTRADICTORY = "contradictory"
     """It ranks right, but its totals do not follow from its rubric."""
     DUPLICATE = "duplicate"
-    """It is nearly the same text as a chain that was kept for the same prompt."""
+    """It is nearly the same text as a chain that was kept for the same comparison in the same set,
+    in whatever order the responses were shown."""
     UNREADABLE = "unreadable"
     """No chain could be read, or its text would be read differently."""
     TOO_LONG = "too_long"
@@ -95,8 +96,9 @@ class ChainSettings(Value):
     min_history: Annotated[int, Field(ge=0)] | None = None
     """Where given, each comparison shows from so many to `n_history` of them, evenly."""
     max_similarity: float = Field(default=0.9, gt=0, le=1)
-    """Chains for one prompt that share more than this of their runs of three words (Jaccard index)
-    are near-duplicates; 1 keeps all but equal ones."""
+    """Chains for one comparison and set that share more than this of their runs of three words
+    (Jaccard index) are near-duplicates; 1 keeps all but equal ones. Chains for different orders are
+    compared as if their responses had been shown as they are given."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -216,10 +218,11 @@ def _searches(comparison: Comparison, settings: ChainSettings) -> Iterator["_Sea
     each, extra = divmod(settings.n_chains, n_responses)
     for kind in settings.sets:
         user = shown_user(comparison, kind, settings)
+        seen: list[str] = []
         for r, order in enumerate(orders):
             n_wanted = each + (r < extra)
             if user is not None and n_wanted:
-                yield _Search(comparison, user, kind, order, n_wanted, settings)
+                yield _Search(comparison, user, kind, order, n_wanted, settings, seen)
 
 
 def shown_user(comparison: Comparison, kind: SecSet, settings: ChainSettings) -> User | None:
@@ -263,6 +266,8 @@ class _Search:
     order: Order
     n_wanted: int
     settings: ChainSettings
+    seen: list[str]
+    """Of all orders: the chains that were kept, as `as_given` has them."""
     tries: list[tuple[Fate, ...]] = field(default_factory=list)
     kept: list[KeptChain] = field(default_factory=list)
     teacher_version: str = ""
@@ -305,8 +310,10 @@ class _Search:
         if f'"{EXACT_KEY}":' in text:  # the plain form would be read as another chain
             return Fate.UNREADABLE
         limit = self.settings.max_similarity
-        if any(k.text == text or similarity(k.text, text) > limit for k in self.kept):
+        given = format(as_given(sample.chain, self.order))
+        if any(known == given or similarity(known, given) > limit for known in self.seen):
             return Fate.DUPLICATE
+        self.seen.append(given)
         temperature = self.settings.temperatures[number - 1]
         self.kept.append(KeptChain(attempt=number, temperature=temperature, text=text))
         return Fate.KEPT
@@ -348,6 +355,17 @@ def ranking(chain: EvaluationChain, chosen: int) -> Fate:
     if min(margins) <= TIE_TOLERANCE:
         return Fate.TIE
     return Fate.CONTRADICTORY if chain.arithmetic is Arithmetic.DISAGREES else Fate.KEPT
+
+
+def as_given(chain: EvaluationChain, order: Order) -> EvaluationChain:
+    """Return a chain about responses in the order shown as one in the order given."""
+    places = [order.index(i) for i in range(len(order))]
+    return chain.model_copy(
+        update={
+            "ratings": tuple(chain.ratings[p] for p in places) if chain.ratings else (),
+            "stated_scores": tuple(chain.stated_scores[p] for p in places),
+        }
+    )
 
 
 def similarity(a: str, b: str) -> float:

@@ -28,6 +28,7 @@ OURS = {
     "seed": "the recipe's own seed",
     "data_seed": "the recipe's own seed",
     "resume_from_checkpoint": "--resume",
+    "save_only_model": "nothing: such checkpoints cannot be gone on from",
     "logging_nan_inf_filter": "nothing: a loss that is no number stops the run",
     "model_init_kwargs": "the recipe's table model",
     "chat_template_path": "model.tokenizer",
