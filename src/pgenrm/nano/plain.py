@@ -2,16 +2,19 @@
 
 It is for its size what an untuned language model is for its own: it answers at once, or after the
 short reasoning that the prompt asks for, from whatever the prompt shows of the user. It writes no
-evaluation chain: no past choice is counted, nothing is weighed in words. Its teacher has the same
+evaluation chain: no past choice is counted, and no rubric derived. Its teacher has the same
 posterior over the user as the one who writes chains, but tells its mean: there are no hypotheses to
 be averaged later.
 
     Response 1: detail lists
     Response 2: humorous
     Wants here: brief 1 prose 3 serious 2
-    {"response_1": 1.8, "response_2": 9.2}
+    Response 1: serious 2                    wishes that it meets, with their sum so far
+    Response 2: brief 1 prose 4
+    {"response_1": 3.1, "response_2": 7.9}
 
-A response's score is 1 plus nine times its chance to be chosen.
+A response's score is 1 plus nine times its chance to be chosen: by these sums, or without reasoning
+by the posterior.
 
 A persona, as SynthesizeMe asks for, is what the user leans to in general.
 """
@@ -23,23 +26,27 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+from scipy.special import softmax
 
 from pgenrm.evaluator import ChainRequest
 from pgenrm.few_shot import Demonstration, FewShot
 from pgenrm.history import draw_pairs
 from pgenrm.nano.practice import comparisons, varied
 from pgenrm.nano.steps import (
+    POINTS_PER_STRENGTH,
+    POINTS_PER_WEIGHT,
     apart,
     counted,
     has,
     listed,
     signed,
+    strongest,
     wants,
 )
 from pgenrm.nano.teacher import PosteriorTeacher
 from pgenrm.prompts import Template
 from pgenrm.seeding import rng
-from pgenrm.sim.tastes import SCENARIOS
+from pgenrm.sim.tastes import SCENARIOS, Array
 from pgenrm.sim.world import World
 from pgenrm.types import Comparison, Message, Preference, User
 
@@ -51,6 +58,9 @@ SIGNALS: Final = (
     (0.10, 0.10, 0.20, 0.25, 0.35),
 )
 """What such a judge is shown of a user, as the rows of the table are, and how often."""
+UTILITY_PER_STRENGTH: Final = POINTS_PER_STRENGTH / POINTS_PER_WEIGHT
+STRONGEST: Final = 0.2
+"""Utility on top for meeting the strongest wish, so that equal sums are no tie."""
 N_AVERAGED: Final = 64
 """Particles behind an answer: nearly the mean of all."""
 TOLD_SHARE: Final = 0.6
@@ -181,10 +191,22 @@ def _answer(
     """Write an answer in the form that judges answer in, from what is known of the user."""
     request = ChainRequest(id=one.id, user=known, context=one.context, responses=one.responses)
     steps = teacher.steps(request, generator)
-    chances = teacher.chances(known, steps.scenario, steps.responses).tolist()
-    scores = json.dumps({f"response_{i}": round(1 + 9 * p, 1) for i, p in enumerate(chances, 1)})
     if not is_reasoned:
-        return scores
-    lines = [f"Response {i}: {listed(has(row))}" for i, row in enumerate(steps.responses, 1)]
+        return _scores(teacher.chances(known, steps.scenario, steps.responses))
     wanted = wants(steps.leanings, steps.scenario, [a for a, _ in apart(steps.responses)[0]])
-    return "\n".join([*lines, f"Wants here: {counted(wanted)}", scores])
+    lines = [f"Response {i}: {listed(has(row))}" for i, row in enumerate(steps.responses, 1)]
+    lines.append(f"Wants here: {counted(wanted)}")
+    utilities = []
+    for i, row in enumerate(steps.responses, 1):
+        met = [wish for wish in wanted if bool(row[wish[0]]) is (wish[1] > 0)]
+        sums = np.cumsum([strength for *_, strength in met], dtype=int).tolist()
+        shown = [(a, sign, total) for (a, sign, _), total in zip(met, sums, strict=True)]
+        lines.append(f"Response {i}: {counted(shown)}")
+        utility = UTILITY_PER_STRENGTH * sum(strength for *_, strength in met)
+        utilities.append(utility + STRONGEST * any(wish in met for wish in strongest(wanted)[:1]))
+    return "\n".join([*lines, _scores(softmax(utilities))])
+
+
+def _scores(chances: Array) -> str:
+    numbers = {f"response_{i}": round(1 + 9 * float(p), 1) for i, p in enumerate(chances, 1)}
+    return json.dumps(numbers)
