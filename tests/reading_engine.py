@@ -2,7 +2,8 @@
 
 What the prompt tells of a user is taken out of the tags and handed to the attribute evaluator: past
 choices and worked examples as history, statements, persona and demographics as criteria. So a
-signal moves a verdict exactly if it arrives.
+signal moves a verdict exactly if it arrives. Self-descriptions of the simulated world count as the
+wishes that go with them there, as a reader of some understanding would take them.
 """
 
 import json
@@ -15,6 +16,7 @@ from pgenrm.attributes.evaluator import AttributeEvaluator
 from pgenrm.chain import format as format_chain
 from pgenrm.engines.scripted import ScriptedEngine
 from pgenrm.evaluator import ChainRequest, ChainSample
+from pgenrm.sim.tastes import CRITERIA, DESCRIPTION_DIRECTIONS, DESCRIPTION_OF, WANTED
 from pgenrm.types import EvaluationChain, Message, Preference, User
 
 N_CHAINS = 4
@@ -90,5 +92,14 @@ def worked_examples(messages: Sequence[Message]) -> list[Preference]:
 def statements(text: str) -> tuple[str, ...]:
     names = ("stated_style", "stated_criterion", "self_description", "persona", "demographics")
     said = [block.partition("\n")[0] for name in names for block in tagged(text, name)]
+    meant = [wish for sentence in said for wish in implied(sentence)]
     mattered = re.findall(r"^- (\w+): (\d+)$", "\n".join(tagged(text, "what_mattered")), re.M)
-    return (*said, *(name for name, value in mattered if int(value) > 50))
+    return (*said, *meant, *(name for name, value in mattered if int(value) > 50))
+
+
+def implied(sentence: str) -> list[str]:
+    """Return the wishes of those who say this of themselves in the simulated world."""
+    if sentence not in DESCRIPTION_OF:
+        return []
+    levels = DESCRIPTION_DIRECTIONS[DESCRIPTION_OF[sentence]][: len(WANTED)]
+    return [CRITERIA[2 * i + (level < 0)][0] for i, level in enumerate(levels) if level]

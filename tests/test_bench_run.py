@@ -32,6 +32,7 @@ from pgenrm.engines.scripted import ScriptedEngine
 from pgenrm.errors import EngineError, InputError
 from pgenrm.methods.protocol import Method
 from pgenrm.seeding import rng
+from pgenrm.sim import Split, World, WorldConfig
 from pgenrm.types import Comparison, Failure, FailureKind, Judgment, Message, User
 from tests.bench_cases import (
     SOURCE,
@@ -71,7 +72,7 @@ def test_no_method_sees_the_label_of_what_it_judges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_trained", [False, True])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cut=st.integers(0, 200_000))
 def test_a_run_cut_anywhere_goes_on_to_the_same_records(
     tmp_path_factory: pytest.TempPathFactory, is_trained: bool, cut: int
@@ -435,4 +436,86 @@ def test_a_wide_run_killed_ten_times_ends_with_the_same_records(tmp_path: Path) 
     assert 0 < n_records(out) < n_all
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert sorted_records(out) == sorted_records(whole)
+
+
+FITS = [Task(name, 0) for name in ("lore", "gpo", "pgenrm-ind8-pro4")]
+
+
+def of_few_users() -> Dataset:
+    """Of 80 simulated users; 40 of them are validated on alone, as many as a calibration needs."""
+    sizes = {"n_train": 2, "n_validation": 1, "n_test": 1, "n_history": 1}
+    world = World(WorldConfig(**sizes, narrow_share=0.0, unseen_share=0.0), seed=5)
+    parts = {
+        "train": (Split.TRAIN, range(30)),
+        "validation": (Split.VALIDATION, range(30, 70)),
+        "test_seen": (Split.TEST_SEEN, range(30)),
+        "test_unseen": (Split.TEST_SEEN, range(70, 80)),
+    }
+    return Dataset(
+        "sim",
+        "1",
+        {
+            name: [c for i in people for *_, c in world.of_user(world.person(i), [split])]
+            for name, (split, people) in parts.items()
+        },
+    )
+
+
+KILLS: list[tuple[Task | None, float]] = [(None, 3), *((task, 3) for task in FITS)]
+"""What is under way, None for the embedding of texts, and seconds within which it is killed."""
+
+
+def has_begun(task: Task | None, out: Path, at_ns: int) -> bool:
+    """Whether a part of a bench has begun since then; of the embedding, some hundred texts."""
+    path = out / "vectors.sqlite"
+    if task is None:
+        return path.exists() and path.stat().st_size > 100_000
+    path = records_path(out, task).with_name(f"{task}.jsonl.run.json")
+    return path.exists() and path.stat().st_mtime_ns > at_ns
+
+
+def is_fitted(task: Task, out: Path) -> bool:
+    return any(timing.stage == "fit" for timing in read_times(times_path(out, task)))
+
+
+@pytest.mark.local
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # six starts of two processes that load much
+def test_fits_killed_while_they_run_end_with_the_same_records(tmp_path: Path) -> None:
+    """With MiniLM, prototypes and a calibration; each fit is killed once before it may end."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sentence_transformers")
+    data = as_lines(tmp_path / "data", of_few_users())
+    names = ",".join(task.method for task in FITS)
+    command = [
+        *(sys.executable, "-m", "pgenrm", "bench", str(data), "--methods", names),
+        *("--processes", "1", "--embed-dtype", "bfloat16", "--out"),
+    ]
+    log = tmp_path / "log"
+
+    def bench(out: Path) -> "subprocess.Popen[bytes]":
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [*command, str(out)], start_new_session=True, stdout=file, stderr=file
+            )
+
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    n_fits = 0
+    for i, (task, within_s) in enumerate(KILLS):
+        start_ns = time.time_ns()
+        process = bench(out)
+        while process.poll() is None and not has_begun(task, out, start_ns):
+            time.sleep(0.01)
+        time.sleep(rng("kills", i).uniform(0, within_s))
+        if process.poll() is None:
+            n_fits += task is not None and not is_fitted(task, out)
+            if i % 2:  # workers too, or only the process that started them
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        process.wait()
+    assert n_fits > 0
+    for each in (out, whole):
+        assert bench(each).wait() == 0, log.read_text()
     assert sorted_records(out) == sorted_records(whole)

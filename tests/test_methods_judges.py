@@ -1,17 +1,21 @@
 """Judges of table 1: what their prompts hold, and that it moves their verdicts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from pgenrm.cli.models import NANO_CHAIN_TOKENS
 from pgenrm.engines.openai import OpenAIEngine
 from pgenrm.engines.protocol import ChatRequest
 from pgenrm.engines.scripted import ScriptedEngine
-from pgenrm.methods.judges import ROWS, Judge, Signal
+from pgenrm.methods.altered import ShuffledUsers
+from pgenrm.methods.judges import JUDGE_SAMPLING, ROWS, Judge, Signal
 from pgenrm.methods.protocol import Method
+from pgenrm.sim import World, WorldConfig
 from pgenrm.types import Comparison, FailureKind, Message, Outcome, Preference, User
 from pgenrm.verdict import digest
+from tests.method_cases import accuracy
 from tests.reading_engine import answer, reading_engine
 from tests.server import Body, Reply, chat, choice, serve
 
@@ -223,3 +227,49 @@ def test_versions_differ_with_row_model_and_settings() -> None:
     ]
     assert len({judge.version for judge in judges}) == len(judges)
     assert Judge("judge-cot", engine).version == Judge("judge-cot", reading_engine()).version
+
+
+# ---------------------------------------------------------------- on the simulated world
+
+
+@pytest.fixture(scope="module")
+def choices() -> list[Comparison]:
+    """Of 60 users, each with a clear taste that he states and that his past choices show."""
+    config = WorldConfig(
+        **{"primary": 3.0, "swap": 0.0, "quirk_share": 0.0, "narrow_share": 0.0},
+        **{"criteria_share": 1.0, "description_share": 1.0, "n_test": 2},
+    )
+    return list(World(config, seed=7).comparisons("test_unseen", 120))
+
+
+def share_right(method: Method, comparisons: Sequence[Comparison]) -> float:
+    method.adapt(list({c.user.id: c.user for c in comparisons}.values()))
+    return accuracy(method, comparisons)
+
+
+@pytest.mark.parametrize(
+    "name", ["judge-history", "judge-stated-style", "judge-self-description", "judge-psi"]
+)
+def test_a_judge_uses_what_it_is_shown_of_the_user(name: str, choices: list[Comparison]) -> None:
+    engine = reading_engine()
+    own = share_right(Judge(name, engine), choices)
+    of_others = share_right(ShuffledUsers(Judge(name, engine)), choices)
+    of_nobody = share_right(Judge("judge-cot", engine), choices)
+    assert own > of_others + 0.15
+    assert own > of_nobody + 0.1
+    assert of_others < of_nobody + 0.05
+
+
+@pytest.mark.local
+@pytest.mark.slow
+def test_the_bundled_judge_uses_what_it_is_shown_of_the_user(choices: list[Comparison]) -> None:
+    """In the only row whose prompt it knows."""
+    from pgenrm.engines.nano import NanoEngine
+
+    engine = NanoEngine(n_threads=1)
+    sampling = JUDGE_SAMPLING.model_copy(update={"max_tokens": NANO_CHAIN_TOKENS})
+    judges = [Judge("judge-psi", engine, sampling=sampling) for _ in range(2)]
+    some = choices[:40]
+    own, of_others = share_right(judges[0], some), share_right(ShuffledUsers(judges[1]), some)
+    engine.close()
+    assert own > of_others + 0.2

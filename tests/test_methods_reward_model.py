@@ -12,10 +12,13 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from pgenrm.engines.control_tokens import control_tokens, token_breaker
+from pgenrm.engines.nano import WEIGHTS
 from pgenrm.errors import InputError
+from pgenrm.methods.controls import Fixed
 from pgenrm.methods.recipe import load_recipe
 from pgenrm.methods.reward_model import RewardModel, RewardModelRecipe, conversation_ids
 from pgenrm.seeding import rng
+from pgenrm.sim import World, WorldConfig
 from pgenrm.train.callbacks import GuardCallback
 from pgenrm.types import Comparison, Message, Outcome, User
 from tests.method_cases import accuracy, scores
@@ -116,6 +119,21 @@ def test_a_killed_training_goes_on_to_the_same_model(
     again.fit(train, validation)
     assert steps[9] == 6, "the first epoch was done once more"
     assert scores(again, test) == scores(whole, test)
+
+
+@pytest.mark.slow
+def test_on_the_simulated_world_it_learns_the_taste_that_people_share(tmp_path: Path) -> None:
+    """From the weights of the bundled judge before it was taught to judge; of unseen users."""
+    config = WorldConfig(n_prototypes=1, primary=3.0, n_train=6, n_test=2, n_history=0)
+    world = World(config)
+    train, validation, test = (
+        list(world.comparisons(split, n))
+        for split, n in (("train", 192), ("validation", 30), ("test_unseen", 200))
+    )
+    model = RewardModel(WEIGHTS / "base", tmp_path, recipe=small(trl={"learning_rate": 2e-3}))
+    model.fit(train, validation)
+    assert accuracy(model, test) > 0.8
+    assert accuracy(Fixed("longest"), test) < 0.6
 
 
 @pytest.mark.slow
@@ -271,3 +289,6 @@ def test_what_cannot_work_is_said(tiny: Path, tmp_path: Path) -> None:
     (plain / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="has no chat template"):
         RewardModel(plain, tmp_path, recipe=small()).fit(train, validation)
+    deaf = WEIGHTS / "base"  # whose template leaves out system messages
+    with pytest.raises(InputError, match="leaves out system messages, where personas stand"):
+        RewardModel(deaf, tmp_path, recipe=small(), personas={"u": "Kind."}).fit(train, validation)
